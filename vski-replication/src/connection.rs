@@ -1,0 +1,99 @@
+//! Connections by intent: a [`writer`] for the lock holder, a [`reader`] for everybody else.
+
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OpenFlags};
+
+/// Two processes share each file, and SQLite before 3.51.3 can corrupt a WAL that two connections reset at once.
+pub const MIN_SQLITE: i32 = 3_051_003;
+
+/// How long a connection waits for another's lock.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Statements a connection keeps compiled.
+const STATEMENT_CACHE: usize = 128;
+
+/// Whether the linked SQLite is new enough; the error is for the operator.
+pub fn check_version() -> Result<(), String> {
+    let found = rusqlite::version_number();
+    if found >= MIN_SQLITE {
+        return Ok(());
+    }
+    Err(format!("SQLite {} is linked, but two processes on one database need 3.51.3 or newer", rusqlite::version()))
+}
+
+/// A connection that writes, as the master's writer does: WAL, and a commit survives a power cut.
+pub fn writer(path: &Path) -> rusqlite::Result<Connection> {
+    let conn = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)?;
+    conn.busy_timeout(BUSY_TIMEOUT)?;
+    conn.set_prepared_statement_cache_capacity(STATEMENT_CACHE);
+    conn.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get::<_, String>(0))?;
+    conn.pragma_update(None, "synchronous", "FULL")?;
+    conn.pragma_update(None, "temp_store", "MEMORY")?;
+    strict(&conn)?;
+    Ok(conn)
+}
+
+/// A writer that applies entries: what triggers and foreign keys did on the master is in the changeset already.
+pub fn applier(path: &Path) -> rusqlite::Result<Connection> {
+    let conn = writer(path)?;
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY, false)?;
+    Ok(conn)
+}
+
+/// A connection that can only read and never creates the file.
+pub fn reader(path: &Path) -> rusqlite::Result<Connection> {
+    let conn = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    conn.busy_timeout(BUSY_TIMEOUT)?;
+    conn.set_prepared_statement_cache_capacity(STATEMENT_CACHE);
+    conn.pragma_update(None, "temp_store", "MEMORY")?;
+    strict(&conn)?;
+    Ok(conn)
+}
+
+/// A finished copy that nobody writes and nobody has open: read without `-wal` and `-shm` beside it.
+/// Never for a database that lives: its WAL would be ignored.
+pub fn finished_copy(path: &Path) -> rusqlite::Result<Connection> {
+    let escaped = path.to_string_lossy().replace('%', "%25").replace('?', "%3f").replace('#', "%23");
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
+    Connection::open_with_flags(format!("file:{escaped}?immutable=1"), flags)
+}
+
+/// A misspelt name in double quotes is an error, not a string.
+fn strict(conn: &Connection) -> rusqlite::Result<()> {
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_DQS_DML, false)?;
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_DQS_DDL, false)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_linked_sqlite_is_new_enough_for_two_processes() {
+        check_version().unwrap();
+    }
+
+    #[test]
+    fn a_reader_never_creates_and_never_writes() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.db");
+        assert!(reader(&path).is_err());
+        assert!(!path.exists());
+        writer(&path).unwrap().execute_batch("CREATE TABLE t (a)").unwrap();
+        assert!(reader(&path).unwrap().execute_batch("INSERT INTO t VALUES (1)").is_err());
+    }
+
+    #[test]
+    fn a_writer_is_in_wal_mode_and_fully_synchronous() {
+        let dir = tempfile::tempdir().unwrap();
+        let conn = writer(&dir.path().join("a.db")).unwrap();
+        let mode: String = conn.pragma_query_value(None, "journal_mode", |row| row.get(0)).unwrap();
+        let synchronous: i64 = conn.pragma_query_value(None, "synchronous", |row| row.get(0)).unwrap();
+        assert_eq!((mode.as_str(), synchronous), ("wal", 2));
+    }
+}

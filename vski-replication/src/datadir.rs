@@ -1,0 +1,388 @@
+//! The data directory: which file is which, who may write, and this node's id.
+//!
+//! ```text
+//! DATA_DIR/<name>.db       a database, readable with plain sqlite3
+//! DATA_DIR/.vski/id        this node's id; whoever starts first makes it
+//! DATA_DIR/.vski/lock      exclusive flock of the one process that may write the replicated databases
+//! DATA_DIR/.vski/<db>.open shared flock of whoever has that database open, exclusive to replace its file
+//! DATA_DIR/.vski/node.db   see [`crate::node`]
+//! DATA_DIR/.vski/incoming  downloads, resumable; DATA_DIR/.vski/snapshots: copies on offer
+//! ```
+//!
+//! All locks are `flock(2)`: they belong to the open file, vanish with the process, and work between containers that
+//! share a volume. Database files themselves are opened through SQLite only: closing one by other means would drop
+//! the POSIX locks that SQLite holds on it in the same process.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, Read, Seek, Write};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{clock, names};
+
+/// What a node id must look like.
+pub const NODE_ID_RULE: &str = "1 to 63 letters, digits, '.', '_' or '-'";
+
+/// How long a lock that is held is tried again: a probe by another command holds it for an instant.
+const LOCK_PATIENCE: Duration = Duration::from_millis(500);
+
+/// File systems whose files are not shared memory of one kernel, by `statfs` magic: SQLite's WAL needs that.
+const NETWORK_FILE_SYSTEMS: [(i64, &str); 6] = [
+    (0x6969, "NFS"),
+    (0x517B, "SMB"),
+    (0xFF53_4D42, "CIFS"),
+    (0xFE53_4D42, "SMB2"),
+    (0x0102_1997, "9P"),
+    (0x00C3_6400, "Ceph"),
+];
+
+/// A data directory that cannot be used, with what to do about it.
+#[derive(Debug, thiserror::Error)]
+pub enum DataDirError {
+    /// A file operation failed.
+    #[error("cannot {action} {path}: {source}; make the directory writable for this user, or set DATA_DIR to another")]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On which path.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// It lies on a network file system.
+    #[error(
+        "{path} is on {kind}: a data directory needs a local file system, because SQLite's WAL needs shared memory"
+    )]
+    Network {
+        /// The directory.
+        path: PathBuf,
+        /// The file system.
+        kind: &'static str,
+    },
+    /// Another process has it.
+    #[error("{path} is in use by {holder}: stop that process first, or set DATA_DIR to another directory")]
+    Held {
+        /// The directory.
+        path: PathBuf,
+        /// Who has it.
+        holder: Holder,
+    },
+    /// The node id is not usable.
+    #[error("node id {0:?} is not {NODE_ID_RULE}: set REPLICA_ID to such a name")]
+    NodeId(String),
+}
+
+/// Who holds a data directory's lock.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holder {
+    /// `master`, `agent` (a process of its own) or `replica` (a server with its agent embedded).
+    pub role: String,
+    /// Its process id, in its own PID namespace.
+    pub pid: u32,
+    /// Since when, ms since 1970.
+    pub since_ms: i64,
+    /// Base URL at which commands reach it, once it listens.
+    pub admin: Option<String>,
+}
+
+impl Holder {
+    /// This process, in `role`.
+    #[must_use]
+    pub fn this_process(role: &str) -> Self {
+        Self { role: role.to_owned(), pid: std::process::id(), since_ms: clock::now_ms(), admin: None }
+    }
+}
+
+impl std::fmt::Display for Holder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.role.is_empty() {
+            return f.write_str("another process");
+        }
+        write!(f, "a running {} (pid {})", self.role, self.pid)
+    }
+}
+
+/// A usable data directory.
+#[derive(Clone, Debug)]
+pub struct DataDir {
+    root: PathBuf,
+}
+
+impl DataDir {
+    /// Makes what is missing and checks that files can be written and shared there.
+    pub fn open(root: &Path) -> Result<Self, DataDirError> {
+        let dir = Self { root: root.to_owned() };
+        for sub in [dir.private(), dir.incoming(), dir.snapshots()] {
+            std::fs::create_dir_all(&sub).map_err(io_error("create", &sub))?;
+        }
+        let statfs = rustix::fs::statfs(root).map_err(|error| io_error("examine", root)(error.into()))?;
+        let magic = i64::from(statfs.f_type) & 0xFFFF_FFFF;
+        if let Some((_, kind)) = NETWORK_FILE_SYSTEMS.iter().find(|(known, _)| *known == magic) {
+            return Err(DataDirError::Network { path: root.to_owned(), kind });
+        }
+        let probe = dir.private().join(format!("probe.{}", std::process::id()));
+        File::create(&probe).and_then(|_| std::fs::remove_file(&probe)).map_err(io_error("write to", root))?;
+        Ok(dir)
+    }
+
+    /// The directory itself.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Our own corner of it.
+    #[must_use]
+    pub fn private(&self) -> PathBuf {
+        self.root.join(".vski")
+    }
+
+    /// Where downloads grow until they are whole.
+    #[must_use]
+    pub fn incoming(&self) -> PathBuf {
+        self.private().join("incoming")
+    }
+
+    /// Where a master keeps copies that replicas fetch.
+    #[must_use]
+    pub fn snapshots(&self) -> PathBuf {
+        self.private().join("snapshots")
+    }
+
+    /// The file of a database; `name` has passed [`names::is_database_name`].
+    #[must_use]
+    pub fn database(&self, name: &str) -> PathBuf {
+        self.root.join(format!("{name}.db"))
+    }
+
+    /// The databases there are, by name, but those that every node keeps for itself.
+    pub fn databases(&self) -> Result<Vec<String>, DataDirError> {
+        let listed = std::fs::read_dir(&self.root).map_err(io_error("list", &self.root))?;
+        let mut found = Vec::new();
+        for file in listed {
+            let file = file.map_err(io_error("list", &self.root))?.file_name();
+            let Some(name) = file.to_str().and_then(|file| file.strip_suffix(".db")) else { continue };
+            if names::is_database_name(name) && !names::NODE_LOCAL_DATABASES.contains(&name) {
+                found.push(name.to_owned());
+            }
+        }
+        found.sort();
+        Ok(found)
+    }
+
+    /// Free bytes for this user on the directory's file system.
+    pub fn free_bytes(&self) -> Result<u64, DataDirError> {
+        let stat = rustix::fs::statvfs(&self.root).map_err(|error| io_error("examine", &self.root)(error.into()))?;
+        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+
+    /// This node's id: `wanted` if given (and from now on), else the recorded one, else a new random one.
+    pub fn node_id(&self, wanted: Option<&str>) -> Result<String, DataDirError> {
+        let path = self.private().join("id");
+        let fresh = format!("node-{:08x}", rand::random::<u32>());
+        let id = wanted.unwrap_or(&fresh);
+        if !is_node_id(id) {
+            return Err(DataDirError::NodeId(id.to_owned()));
+        }
+        let temporary = self.private().join(format!("id.{}", std::process::id()));
+        write_synced(&temporary, id.as_bytes()).map_err(io_error("write", &temporary))?;
+        if wanted.is_some() {
+            std::fs::rename(&temporary, &path).map_err(io_error("write", &path))?;
+            return Ok(id.to_owned());
+        }
+        // A hard link fails where the file exists, and never shows a half-written one.
+        let linked = std::fs::hard_link(&temporary, &path);
+        std::fs::remove_file(&temporary).map_err(io_error("remove", &temporary))?;
+        if let Err(error) = linked
+            && error.kind() != io::ErrorKind::AlreadyExists
+        {
+            return Err(io_error("write", &path)(error));
+        }
+        let id = std::fs::read_to_string(&path).map_err(io_error("read", &path))?.trim().to_owned();
+        if is_node_id(&id) { Ok(id) } else { Err(DataDirError::NodeId(id)) }
+    }
+
+    /// Takes the lock for this process, or names who has it.
+    pub fn lock(&self, holder: Holder) -> Result<DirLock, DataDirError> {
+        let path = self.private().join("lock");
+        let file = lock_file(&path).map_err(io_error("open", &path))?;
+        let deadline = Instant::now() + LOCK_PATIENCE;
+        loop {
+            match file.try_lock() {
+                Ok(()) => break,
+                Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                Err(TryLockError::WouldBlock) => {
+                    let holder = read_holder(&file);
+                    return Err(DataDirError::Held { path: self.root.clone(), holder });
+                }
+                Err(TryLockError::Error(source)) => return Err(io_error("lock", &path)(source)),
+            }
+        }
+        let mut lock = DirLock { file, holder, path };
+        lock.record()?;
+        Ok(lock)
+    }
+
+    /// Who holds the lock now, if anybody.
+    pub fn holder(&self) -> Result<Option<Holder>, DataDirError> {
+        let path = self.private().join("lock");
+        let file = lock_file(&path).map_err(io_error("open", &path))?;
+        match file.try_lock_shared() {
+            Ok(()) => Ok(None),
+            Err(TryLockError::WouldBlock) => Ok(Some(read_holder(&file))),
+            Err(TryLockError::Error(source)) => Err(io_error("lock", &path)(source)),
+        }
+    }
+
+    /// Says that this process has a database open, so that nobody replaces its file. `None` while somebody does.
+    pub fn share_database(&self, name: &str) -> Result<Option<OpenLock>, DataDirError> {
+        self.open_lock(name, File::try_lock_shared)
+    }
+
+    /// The right to replace a database's file. `None` while a process has it open.
+    pub fn claim_database(&self, name: &str) -> Result<Option<OpenLock>, DataDirError> {
+        self.open_lock(name, File::try_lock)
+    }
+
+    fn open_lock(
+        &self,
+        name: &str,
+        lock: fn(&File) -> Result<(), TryLockError>,
+    ) -> Result<Option<OpenLock>, DataDirError> {
+        let path = self.private().join(format!("{name}.open"));
+        let file = lock_file(&path).map_err(io_error("open", &path))?;
+        match lock(&file) {
+            Ok(()) => Ok(Some(OpenLock { _file: file })),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(source)) => Err(io_error("lock", &path)(source)),
+        }
+    }
+}
+
+/// The right to write the replicated databases of a directory, until it is dropped.
+#[derive(Debug)]
+pub struct DirLock {
+    file: File,
+    holder: Holder,
+    path: PathBuf,
+}
+
+impl DirLock {
+    /// Records where commands reach this process, now that it listens.
+    pub fn set_admin(&mut self, url: String) -> Result<(), DataDirError> {
+        self.holder.admin = Some(url);
+        self.record()
+    }
+
+    /// Shorter text is padded, not truncated: a reader at the same time sees one holder or the other.
+    fn record(&mut self) -> Result<(), DataDirError> {
+        let mut text = serde_json::to_vec(&self.holder).expect("plain fields always serialise");
+        text.resize(text.len().max(512), b' ');
+        let written = self.file.rewind().and_then(|()| self.file.write_all(&text));
+        written.map_err(io_error("write", &self.path))
+    }
+}
+
+/// Says that a database's file is in use, until it is dropped.
+#[derive(Debug)]
+pub struct OpenLock {
+    _file: File,
+}
+
+/// Makes a rename or a new file in `directory` survive a power cut.
+pub fn sync_directory(directory: &Path) -> io::Result<()> {
+    File::open(directory)?.sync_all()
+}
+
+fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = File::create(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+fn lock_file(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)
+}
+
+fn read_holder(mut file: &File) -> Holder {
+    let mut text = String::new();
+    let read = file.rewind().and_then(|()| file.read_to_string(&mut text));
+    read.ok().and_then(|_| serde_json::from_str(text.trim()).ok()).unwrap_or_default()
+}
+
+fn is_node_id(id: &str) -> bool {
+    (1..=63).contains(&id.len()) && id.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'))
+}
+
+fn io_error<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> DataDirError + 'a {
+    move |source| DataDirError::Io { action, path: path.to_owned(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn directory() -> (tempfile::TempDir, DataDir) {
+        let temporary = tempfile::tempdir().unwrap();
+        let dir = DataDir::open(temporary.path()).unwrap();
+        (temporary, dir)
+    }
+
+    #[test]
+    fn the_node_id_is_made_once_and_overridden_for_good() {
+        let (_keep, dir) = directory();
+        let first = dir.node_id(None).unwrap();
+        assert_eq!(dir.node_id(None).unwrap(), first);
+        assert_eq!(dir.node_id(Some("r001")).unwrap(), "r001");
+        assert_eq!(dir.node_id(None).unwrap(), "r001");
+        assert!(dir.node_id(Some("no spaces")).unwrap_err().to_string().contains("REPLICA_ID"));
+    }
+
+    #[test]
+    fn the_second_writer_is_refused_and_told_who_is_first() {
+        let (_keep, dir) = directory();
+        assert_eq!(dir.holder().unwrap(), None);
+        let mut lock = dir.lock(Holder::this_process("master")).unwrap();
+        lock.set_admin("http://127.0.0.1:3001".into()).unwrap();
+        let refusal = dir.lock(Holder::this_process("agent")).unwrap_err().to_string();
+        assert!(refusal.contains(&format!("a running master (pid {})", std::process::id())), "{refusal}");
+        assert_eq!(dir.holder().unwrap().unwrap().admin.as_deref(), Some("http://127.0.0.1:3001"));
+        drop(lock);
+        assert_eq!(dir.holder().unwrap(), None);
+        dir.lock(Holder::this_process("agent")).unwrap();
+    }
+
+    #[test]
+    fn a_database_that_is_open_cannot_be_claimed() {
+        let (_keep, dir) = directory();
+        let (one, two) = (dir.share_database("a").unwrap(), dir.share_database("a").unwrap());
+        assert!(one.is_some() && two.is_some());
+        assert!(dir.claim_database("a").unwrap().is_none());
+        drop((one, two));
+        let claim = dir.claim_database("a").unwrap();
+        assert!(claim.is_some() && dir.share_database("a").unwrap().is_none());
+        assert!(dir.claim_database("b").unwrap().is_some());
+    }
+
+    #[test]
+    fn only_replicated_databases_are_listed() {
+        let (_keep, dir) = directory();
+        for file in ["b.db", "a.db", "a.db-wal", "stats.db", "workflows.db", ".db", "x y.db", "notes.txt"] {
+            std::fs::write(dir.root().join(file), "").unwrap();
+        }
+        assert_eq!(dir.databases().unwrap(), ["a", "b"]);
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_made_says_what_to_do() {
+        let (keep, _dir) = directory();
+        let file = keep.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        let error = DataDir::open(&file.join("data")).unwrap_err().to_string();
+        assert!(error.contains("DATA_DIR"), "{error}");
+    }
+}

@@ -1,0 +1,91 @@
+//! Words that both ends must spell alike: routes, headers, reserved names.
+
+/// Prefix of our own bookkeeping tables. They are in no schema hash, no changeset and no collection.
+pub const RESERVED_PREFIX: &str = "_vski_";
+
+/// Whether a table name is ours or SQLite's. By prefix, not LIKE, where `_` would match any character.
+#[must_use]
+pub fn is_reserved_table(name: &str) -> bool {
+    let has = |prefix: &str| name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix));
+    has(RESERVED_PREFIX) || has("sqlite_")
+}
+
+/// The database that always exists: admins live in it.
+pub const DEFAULT_DATABASE: &str = "default";
+
+/// Databases that each node keeps for itself and never replicates (the specification's "Omitted Databases").
+pub const NODE_LOCAL_DATABASES: [&str; 2] = ["stats", "workflows"];
+
+/// What a database's name must look like: it becomes a file name, a header and a query parameter.
+pub const DATABASE_NAME_RULE: &str = "1 to 63 letters, digits, '-' or '_', beginning with a letter or digit";
+
+/// Whether a name obeys [`DATABASE_NAME_RULE`].
+#[must_use]
+pub fn is_database_name(name: &str) -> bool {
+    let ok = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    (1..=63).contains(&name.len()) && name.chars().all(ok) && name.starts_with(|c: char| c.is_ascii_alphanumeric())
+}
+
+/// Routes of the replication protocol, on the master.
+pub mod route {
+    /// The databases and their positions. `?wait=<seconds>&known=<names>` waits for a change of the set.
+    pub const STATUS: &str = "/api/replica/status";
+    /// A database's schema. `?db=`, optionally `&version=` for the schema in force there.
+    pub const SCHEMA_SYNC: &str = "/api/replica/schema-sync";
+    /// Entries after a position. `?db=&epoch=&version=&chain=&wait=<seconds>`.
+    pub const CHANGESET: &str = "/api/replica/changeset";
+    /// A new snapshot's manifest. `?db=`. The file follows under `/{id}`.
+    pub const SNAPSHOT: &str = "/api/replica/snapshot";
+    /// A replica reports the position it starts from. `POST {db, position}`.
+    pub const SESSION: &str = "/api/replica/session";
+    /// On a replica: sync now. `POST`.
+    pub const SYNC: &str = "/api/replica/sync";
+}
+
+/// Header names, in lower case as HTTP/2 and the `http` crate want them.
+pub mod header {
+    /// `master` or `replica`, on every response.
+    pub const REPLICA_MODE: &str = "x-replica-mode";
+    /// The answering node's id; on replication calls the calling node's.
+    pub const REPLICA_ID: &str = "x-replica-id";
+    /// The calling node's public address, if it has one.
+    pub const REPLICA_PUBLIC_URL: &str = "x-replica-public-url";
+    /// A random id per process start: two processes under one node id show by it.
+    pub const REPLICA_BOOT_ID: &str = "x-replica-boot-id";
+    /// The master's address, on a replica's responses.
+    pub const MASTER_URL: &str = "x-master-url";
+    /// The database a request is about.
+    pub const DATABASE_NAME: &str = "x-dbname";
+    /// The master's head position, with a changeset.
+    pub const HEAD: &str = "x-vski-head";
+    /// The master's database id, with a changeset.
+    pub const DATABASE_ID: &str = "x-vski-database-id";
+    /// The master's schema hash, with a changeset.
+    pub const SCHEMA_HASH: &str = "x-vski-schema-hash";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reserved_tables_are_told_by_their_exact_prefix_in_any_case() {
+        for name in ["_vski_changelog", "_VSKI_x", "sqlite_sequence", "SQLITE_stat1"] {
+            assert!(is_reserved_table(name), "{name}");
+        }
+        for name in ["xvskiyz", "avski_x", "_vsk", "sqlitex", "ä", "_vskiä"] {
+            assert!(!is_reserved_table(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_database_name_can_never_leave_its_directory() {
+        for name in ["default", "shop-2", "A_b", "0"] {
+            assert!(is_database_name(name), "{name}");
+        }
+        let long = "a".repeat(64);
+        for name in ["", ".", "..", "a/b", "a.b", "-a", "_vski_x", "a b", "ä", long.as_str()] {
+            assert!(!is_database_name(name), "{name}");
+        }
+    }
+}

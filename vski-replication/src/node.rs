@@ -1,0 +1,354 @@
+//! `.vski/node.db`: what is true of this node only. Never replicated.
+//!
+//! The lock holder writes it, at most once a second per database but at once when a state changes; the server beside
+//! a separate agent reads it. That is how a replica's server knows its role, lag and readiness without asking.
+
+use std::path::PathBuf;
+
+use rusqlite::{Connection, OptionalExtension, Row, params};
+use serde::{Deserialize, Serialize};
+
+use crate::connection;
+use crate::datadir::{DataDir, DataDirError, DirLock, Holder};
+use crate::position::Position;
+
+const TABLES: &str = "
+    CREATE TABLE IF NOT EXISTS node (one INTEGER PRIMARY KEY CHECK (one = 1), role TEXT NOT NULL);
+    CREATE TABLE IF NOT EXISTS databases (
+        name TEXT PRIMARY KEY NOT NULL,
+        state TEXT NOT NULL,
+        detail TEXT,
+        position TEXT,
+        head TEXT,
+        last_contact_ms INTEGER,
+        at_head_ms INTEGER,
+        bootstrapped INTEGER NOT NULL,
+        updated_ms INTEGER NOT NULL
+    );
+    CREATE TABLE IF NOT EXISTS replicas (
+        replica TEXT NOT NULL,
+        db TEXT NOT NULL,
+        position TEXT NOT NULL,
+        last_contact_ms INTEGER NOT NULL,
+        public_url TEXT,
+        boot_id TEXT,
+        PRIMARY KEY (replica, db)
+    );";
+
+/// What a node does with its databases. Recorded at the first start; only promote and demote change it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Takes writes.
+    Master,
+    /// Follows a master.
+    Replica,
+}
+
+impl Role {
+    /// The word in REPLICA_MODE, headers and node.db.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Master => "master",
+            Self::Replica => "replica",
+        }
+    }
+
+    fn from_name(name: &str) -> Option<Self> {
+        [Self::Master, Self::Replica].into_iter().find(|role| role.name() == name)
+    }
+}
+
+/// A directory that this process may not write.
+#[derive(Debug, thiserror::Error)]
+pub enum ClaimError {
+    /// It cannot be used or locked.
+    #[error(transparent)]
+    Directory(#[from] DataDirError),
+    /// It belongs to a node of the other role.
+    #[error("{path} is a {recorded}'s directory: {repair}")]
+    WrongRole {
+        /// The directory.
+        path: PathBuf,
+        /// The role in node.db.
+        recorded: &'static str,
+        /// What to do.
+        repair: &'static str,
+    },
+    /// node.db cannot be used.
+    #[error("cannot use node.db in {path}: {source}; if the file is damaged, move it away: it holds no user data")]
+    NodeDb {
+        /// The directory.
+        path: PathBuf,
+        /// SQLite's reason.
+        source: rusqlite::Error,
+    },
+}
+
+/// Takes a directory's lock for a process of `role` and records the role at the first start.
+pub fn claim(dir: &DataDir, role: Role, holder: Holder) -> Result<(DirLock, NodeDb), ClaimError> {
+    let lock = dir.lock(holder)?;
+    let failed = |source| ClaimError::NodeDb { path: dir.private(), source };
+    let node = NodeDb::open(dir).map_err(failed)?;
+    check_role(dir, node.role().map_err(failed)?, role)?;
+    node.set_role(role).map_err(failed)?;
+    Ok((lock, node))
+}
+
+/// Refuses a directory whose recorded role is not the one it is started in: a replica must not fork history.
+pub fn check_role(dir: &DataDir, recorded: Option<Role>, wanted: Role) -> Result<(), ClaimError> {
+    match recorded {
+        Some(recorded) if recorded != wanted => Err(ClaimError::WrongRole {
+            path: dir.root().to_owned(),
+            recorded: recorded.name(),
+            repair: match recorded {
+                Role::Master => {
+                    "start it with REPLICA_MODE=master and no sync agent, or set DATA_DIR to another directory"
+                }
+                Role::Replica => {
+                    "start it with REPLICA_MODE=replica and MASTER_URL, or set DATA_DIR to another directory"
+                }
+            },
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// How one database of a replica is doing.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DatabaseState {
+    /// Its name.
+    pub name: String,
+    /// The agent's state: `bootstrap`, `catch_up`, `follow`, `retrying`, `diverged`, `foreign_master` …
+    pub state: String,
+    /// Why, where the state is not a good one.
+    pub detail: Option<String>,
+    /// Where the local copy stands.
+    pub position: Option<Position>,
+    /// Where the master stood at the last contact.
+    pub head: Option<Position>,
+    /// When the master last answered, ms since 1970 by this node's clock.
+    pub last_contact_ms: Option<i64>,
+    /// The last moment at which this node was known to hold the master's head.
+    pub at_head_ms: Option<i64>,
+    /// Whether a whole copy was ever there. Latched.
+    pub bootstrapped: bool,
+}
+
+impl DatabaseState {
+    /// A database that was just heard of.
+    #[must_use]
+    pub fn new(name: &str, state: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            state: state.to_owned(),
+            detail: None,
+            position: None,
+            head: None,
+            last_contact_ms: None,
+            at_head_ms: None,
+            bootstrapped: false,
+        }
+    }
+
+    /// An upper bound of how old the local copy is, seconds: it grows while nothing is heard.
+    #[must_use]
+    pub fn lag_seconds(&self, now_ms: i64) -> Option<f64> {
+        self.at_head_ms.map(|at| (now_ms - at).max(0) as f64 / 1000.0)
+    }
+
+    /// Entries the local copy was behind at the last contact.
+    #[must_use]
+    pub fn entries_behind(&self) -> Option<u64> {
+        Some(self.head?.version.saturating_sub(self.position?.version))
+    }
+}
+
+/// What a master knows of a replica's copy of one database.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReplicaSeen {
+    /// The replica's id.
+    pub replica: String,
+    /// The database.
+    pub db: String,
+    /// The position it said it had.
+    pub position: Position,
+    /// When, ms since 1970.
+    pub last_contact_ms: i64,
+    /// Its public address, if it has one.
+    pub public_url: Option<String>,
+    /// Its process.
+    pub boot_id: Option<String>,
+}
+
+/// node.db, opened for reading or writing.
+pub struct NodeDb {
+    conn: Connection,
+}
+
+impl NodeDb {
+    /// Opens it for writing, which only the lock holder does.
+    pub fn open(dir: &DataDir) -> rusqlite::Result<Self> {
+        let conn = connection::writer(&path(dir))?;
+        conn.execute_batch(TABLES)?;
+        Ok(Self { conn })
+    }
+
+    /// Opens it for reading; `None` before any lock holder made it.
+    pub fn read(dir: &DataDir) -> rusqlite::Result<Option<Self>> {
+        let path = path(dir);
+        if !path.exists() {
+            return Ok(None);
+        }
+        let conn = connection::reader(&path)?;
+        // A maker that was killed in between leaves an empty file; the next one fills it.
+        let tables: i64 =
+            conn.query_row("SELECT count(*) FROM sqlite_master WHERE type = 'table'", [], |row| row.get(0))?;
+        Ok((tables >= 3).then_some(Self { conn }))
+    }
+
+    /// The recorded role.
+    pub fn role(&self) -> rusqlite::Result<Option<Role>> {
+        let name: Option<String> = self.conn.query_row("SELECT role FROM node", [], |row| row.get(0)).optional()?;
+        Ok(name.as_deref().and_then(Role::from_name))
+    }
+
+    /// Records the role.
+    pub fn set_role(&self, role: Role) -> rusqlite::Result<()> {
+        self.conn.execute("INSERT OR REPLACE INTO node VALUES (1, ?1)", [role.name()])?;
+        Ok(())
+    }
+
+    /// All databases the agent knows, by name.
+    pub fn databases(&self) -> rusqlite::Result<Vec<DatabaseState>> {
+        let mut statement = self.conn.prepare_cached(
+            "SELECT name, state, detail, position, head, last_contact_ms, at_head_ms, bootstrapped
+             FROM databases ORDER BY name",
+        )?;
+        statement.query_map([], state_row)?.collect()
+    }
+
+    /// Records how a database is doing.
+    pub fn set_database(&self, state: &DatabaseState) -> rusqlite::Result<()> {
+        let mut statement =
+            self.conn.prepare_cached("INSERT OR REPLACE INTO databases VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)")?;
+        statement.execute(params![
+            state.name,
+            state.state,
+            state.detail,
+            state.position.map(|position| position.to_string()),
+            state.head.map(|head| head.to_string()),
+            state.last_contact_ms,
+            state.at_head_ms,
+            state.bootstrapped,
+            crate::clock::now_ms(),
+        ])?;
+        Ok(())
+    }
+
+    /// Forgets a database that is omitted from now on.
+    pub fn forget_database(&self, name: &str) -> rusqlite::Result<()> {
+        self.conn.execute("DELETE FROM databases WHERE name = ?1", [name])?;
+        Ok(())
+    }
+
+    /// Records what was heard of replicas, in one transaction.
+    pub fn set_replicas(&mut self, seen: &[ReplicaSeen]) -> rusqlite::Result<()> {
+        let transaction = self.conn.transaction()?;
+        for seen in seen {
+            transaction.prepare_cached("INSERT OR REPLACE INTO replicas VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?.execute(
+                params![
+                    seen.replica,
+                    seen.db,
+                    seen.position.to_string(),
+                    seen.last_contact_ms,
+                    seen.public_url,
+                    seen.boot_id,
+                ],
+            )?;
+        }
+        transaction.commit()
+    }
+
+    /// All replicas ever seen, by id and database.
+    pub fn replicas(&self) -> rusqlite::Result<Vec<ReplicaSeen>> {
+        let mut statement = self.conn.prepare_cached(
+            "SELECT replica, db, position, last_contact_ms, public_url, boot_id FROM replicas ORDER BY replica, db",
+        )?;
+        let rows = statement.query_map([], |row| {
+            Ok(ReplicaSeen {
+                replica: row.get(0)?,
+                db: row.get(1)?,
+                position: parsed(row, 2)?.ok_or(rusqlite::Error::QueryReturnedNoRows)?,
+                last_contact_ms: row.get(3)?,
+                public_url: row.get(4)?,
+                boot_id: row.get(5)?,
+            })
+        })?;
+        rows.collect()
+    }
+}
+
+fn path(dir: &DataDir) -> PathBuf {
+    dir.private().join("node.db")
+}
+
+fn state_row(row: &Row<'_>) -> rusqlite::Result<DatabaseState> {
+    Ok(DatabaseState {
+        name: row.get(0)?,
+        state: row.get(1)?,
+        detail: row.get(2)?,
+        position: parsed(row, 3)?,
+        head: parsed(row, 4)?,
+        last_contact_ms: row.get(5)?,
+        at_head_ms: row.get(6)?,
+        bootstrapped: row.get(7)?,
+    })
+}
+
+fn parsed(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Position>> {
+    let text: Option<String> = row.get(column)?;
+    let parse = |text: String| {
+        text.parse().map_err(|error| {
+            rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, Box::new(error))
+        })
+    };
+    text.map(parse).transpose()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_lock_holder_writes_the_other_process_reads() {
+        let temporary = tempfile::tempdir().unwrap();
+        let dir = DataDir::open(temporary.path()).unwrap();
+        assert!(NodeDb::read(&dir).unwrap().is_none());
+        let writer = NodeDb::open(&dir).unwrap();
+        let reader = NodeDb::read(&dir).unwrap().expect("it exists now");
+        assert_eq!(reader.role().unwrap(), None);
+        writer.set_role(Role::Replica).unwrap();
+        let mut state = DatabaseState::new("default", "bootstrap");
+        writer.set_database(&state).unwrap();
+        state.bootstrapped = true;
+        state.at_head_ms = Some(1_000);
+        writer.set_database(&state).unwrap();
+        assert_eq!(reader.role().unwrap(), Some(Role::Replica));
+        assert_eq!(reader.databases().unwrap(), [state.clone()]);
+        assert_eq!(state.lag_seconds(3_500), Some(2.5));
+    }
+
+    #[test]
+    fn a_directory_keeps_the_role_of_its_first_start() {
+        let temporary = tempfile::tempdir().unwrap();
+        let dir = DataDir::open(temporary.path()).unwrap();
+        drop(claim(&dir, Role::Replica, Holder::this_process("agent")).unwrap());
+        let refusal = claim(&dir, Role::Master, Holder::this_process("master")).err().expect("the other role");
+        assert!(refusal.to_string().contains("REPLICA_MODE=replica"), "{refusal}");
+        claim(&dir, Role::Replica, Holder::this_process("agent")).unwrap();
+    }
+}
