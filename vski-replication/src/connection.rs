@@ -1,4 +1,4 @@
-//! Connections by intent: a [`writer`] for the lock holder, a [`reader`] for everybody else.
+//! Connections by intent: a `writer` for the lock holder, a `reader` for everybody else.
 
 use std::path::Path;
 use std::time::Duration;

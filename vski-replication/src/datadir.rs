@@ -5,7 +5,7 @@
 //! DATA_DIR/.vski/id        this node's id; whoever starts first makes it
 //! DATA_DIR/.vski/lock      exclusive flock of the one process that may write the replicated databases
 //! DATA_DIR/.vski/<db>.open shared flock of whoever has that database open, exclusive to replace its file
-//! DATA_DIR/.vski/node.db   see [`crate::node`]
+//! DATA_DIR/.vski/node.db   see `crate::node`
 //! DATA_DIR/.vski/incoming  downloads, resumable; DATA_DIR/.vski/snapshots: copies on offer
 //! ```
 //!
@@ -118,7 +118,7 @@ impl DataDir {
             std::fs::create_dir_all(&sub).map_err(io_error("create", &sub))?;
         }
         let statfs = rustix::fs::statfs(root).map_err(|error| io_error("examine", root)(error.into()))?;
-        let magic = i64::from(statfs.f_type) & 0xFFFF_FFFF;
+        let magic = statfs.f_type & 0xFFFF_FFFF;
         if let Some((_, kind)) = NETWORK_FILE_SYSTEMS.iter().find(|(known, _)| *known == magic) {
             return Err(DataDirError::Network { path: root.to_owned(), kind });
         }

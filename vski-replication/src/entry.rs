@@ -4,8 +4,8 @@
 //! everything after itself. Header: `version u64 | kind u8 | generation u64 | epoch id 8 | schema hash 32 |
 //! commit time i64 (ms since 1970) | payload length u32`. A batch is frames one after another.
 //!
-//! Payload by kind: `changes` is a SQLite changeset; `schema` is `length u32 | JSON of [`SchemaChange`] | changeset`;
-//! `epoch` is the JSON of [`EpochChange`].
+//! Payload by kind: `changes` is a SQLite changeset; `schema` is `length u32 | JSON of `SchemaChange` | changeset`;
+//! `epoch` is the JSON of `EpochChange`.
 
 use serde::{Deserialize, Serialize};
 

@@ -2,18 +2,18 @@
 //!
 //! The C contract (sqlite.org/session.html and the comments of `sqlite3.h`), and how this file keeps it:
 //!
-//! - A session belongs to one connection and must be deleted before it is closed: [`Session`] borrows the
-//!   [`Connection`] and deletes in `Drop`.
-//! - `object_config(SIZE)` must come before the first attach: both happen in [`Session::start`].
+//! - A session belongs to one connection and must be deleted before it is closed: `Session` borrows the
+//!   `Connection` and deletes in `Drop`.
+//! - `object_config(SIZE)` must come before the first attach: both happen in `Session::start`.
 //! - A connection with a session must not have a pre-update hook of its own: rusqlite is built without that feature.
 //! - The changeset is built from the tables' **current** content: it has to be taken inside the write transaction that
 //!   it describes, before COMMIT, or another connection's rows leak into it. The writer does so; so must any caller.
 //! - DDL on a recorded table makes `changeset()` fail and loses all tables of the session: callers run DDL before
-//!   [`Session::start`].
+//!   `Session::start`.
 //! - Buffers come from `sqlite3_malloc` and are released with `sqlite3_free`: copied to a `Vec` and freed at once.
 //! - Callbacks run on the calling thread during the call. They must not unwind into C: ours cannot panic. The
 //!   iterator passed to the conflict callback is valid only within it.
-//! - A changeset has **no checksum**; most flipped bits apply as wrong data. [`apply`] must be given verified bytes.
+//! - A changeset has **no checksum**; most flipped bits apply as wrong data. `apply` must be given verified bytes.
 //! - `apply` silently skips tables that are missing or shaped otherwise: callers compare schema hashes first.
 #![expect(unsafe_code, reason = "the C interface of the session extension; see the module's contract")]
 
