@@ -1,0 +1,438 @@
+//! One database: the state machine that brings it to the master's head and keeps it there.
+//!
+//! `Bootstrap -> CatchUp -> Follow`, and `Stopped` from anywhere. A step does one thing and says what happened; all
+//! transitions are in `next`. Trying again after an error is not a state: the step is repeated after a pause.
+//! Invariant: nothing a master sends is applied before `crate::lineage` accepted that very answer and
+//! `crate::verify` all of its bytes.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::select;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use vski_replication::datadir::DataDir;
+use vski_replication::position::{DatabaseId, Position, SchemaHash};
+use vski_replication::schema::{self, diff::MigrateError};
+
+use crate::apply::{Applied, LocalCopy};
+use crate::backoff::{Backoff, Complaints};
+use crate::board::Board;
+use crate::config::Schedule;
+use crate::error::{self, AgentError, Recovery};
+use crate::round::{Inbox, Outcome, Waiting};
+use crate::source::{Changes, Listed, Source, SourceError};
+use crate::{blocking, bootstrap, lineage, verify};
+
+/// How long a streaming replica lets the master wait for news: short, so that an idle one still knows that it is at
+/// the head.
+const STREAM_WAIT: Duration = Duration::from_secs(2);
+
+/// How often a database that the master's word has stopped is looked at again, unless an interval is set.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
+
+/// What all databases of a node share.
+pub(crate) struct Context {
+    pub(crate) source: Source,
+    pub(crate) dir: DataDir,
+    pub(crate) board: Board,
+    pub(crate) schedule: Schedule,
+}
+
+/// What the master's latest list says of a database.
+#[derive(Clone, Debug)]
+pub(crate) enum Listing {
+    /// No list came yet.
+    Unknown,
+    /// It is there.
+    Present(Listed),
+    /// It is not.
+    Missing,
+}
+
+/// What a database is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// There is no local copy: fetch a snapshot.
+    Bootstrap,
+    /// There may be entries after the local head: ask without waiting.
+    CatchUp,
+    /// At the head when last asked: wait until it is time to ask again.
+    Follow,
+    /// Trying again would not help: wait until something changes.
+    Stopped,
+}
+
+/// What a step found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Event {
+    Installed,
+    Behind,
+    AtHead,
+    Due,
+    Retry,
+    Stop,
+}
+
+fn next(state: State, event: Event, copy_exists: bool) -> State {
+    match (state, event) {
+        (_, Event::Stop) => State::Stopped,
+        (State::Bootstrap, Event::Installed) => State::CatchUp,
+        (_, Event::AtHead) => State::Follow,
+        (State::Follow, Event::Due) | (_, Event::Behind) => State::CatchUp,
+        (_, Event::Retry | Event::Due | Event::Installed) if copy_exists => State::CatchUp,
+        (_, Event::Retry | Event::Due | Event::Installed) => State::Bootstrap,
+    }
+}
+
+/// One database's task.
+pub(crate) struct Agent {
+    db: String,
+    context: Arc<Context>,
+    /// Ends this task.
+    shutdown: CancellationToken,
+    inbox: Arc<Inbox>,
+    listing: watch::Receiver<Listing>,
+    state: State,
+    /// Open from the first step with a file on, but for the time of a blocking call.
+    copy: Option<LocalCopy>,
+    /// Requests that the step under way will answer.
+    answering: Vec<Waiting>,
+    /// The stop that was logged last, and whether the master's word alone may end it.
+    stop: Option<(&'static str, bool)>,
+    backoff: Backoff,
+    complaints: Complaints,
+}
+
+impl Agent {
+    pub(crate) fn new(
+        db: &str,
+        context: Arc<Context>,
+        shutdown: CancellationToken,
+        inbox: Arc<Inbox>,
+        mut listing: watch::Receiver<Listing>,
+    ) -> Self {
+        listing.mark_changed();
+        let state = if context.dir.database(db).exists() { State::CatchUp } else { State::Bootstrap };
+        Self {
+            db: db.to_owned(),
+            context,
+            shutdown,
+            inbox,
+            listing,
+            state,
+            copy: None,
+            answering: Vec::new(),
+            stop: None,
+            backoff: Backoff::default(),
+            complaints: Complaints::default(),
+        }
+    }
+
+    /// Steps until it is told to end. A transaction under way is finished first.
+    pub(crate) async fn run(mut self) {
+        while !self.shutdown.is_cancelled() {
+            let event = match self.step().await {
+                Ok(event) => event,
+                Err(error) => self.failed(&error).await,
+            };
+            self.state = next(self.state, event, self.context.dir.database(&self.db).exists());
+        }
+        let copy = self.copy.take();
+        blocking::run(move || drop(copy)).await;
+    }
+
+    async fn step(&mut self) -> Result<Event, AgentError> {
+        match (self.state, self.context.schedule) {
+            (State::Bootstrap, _) => self.bootstrap().await,
+            (State::CatchUp, _) => self.ask(Duration::ZERO).await,
+            (State::Follow, Schedule::Stream) => self.ask(STREAM_WAIT).await,
+            (State::Follow, schedule) => Ok(self.until_due(schedule).await),
+            (State::Stopped, schedule) => Ok(self.until_looked_at(schedule).await),
+        }
+    }
+
+    async fn bootstrap(&mut self) -> Result<Event, AgentError> {
+        self.answering.append(&mut self.inbox.take());
+        self.heed_listing()?;
+        let Context { source, dir, board, .. } = &*self.context;
+        board.update(&self.db, |state| "bootstrap".clone_into(&mut state.state));
+        select! {
+            () = self.shutdown.cancelled() => Ok(Event::Retry),
+            done = bootstrap::run(source, dir, &self.db, &board.metrics) => done.map(|()| Event::Installed),
+        }
+    }
+
+    /// Asks for what follows the local head, and applies it.
+    #[tracing::instrument(name = "changeset", skip_all, fields(db = self.db))]
+    async fn ask(&mut self, wait: Duration) -> Result<Event, AgentError> {
+        self.answering.append(&mut self.inbox.take());
+        let (database_id, position) = self.open().await?;
+        self.heed_listing()?;
+        let answer = select! {
+            biased;
+            () = self.shutdown.cancelled() => return Ok(Event::Retry),
+            () = self.inbox.arrived(), if !wait.is_zero() => return Ok(Event::Due),
+            answer = self.context.source.changeset(&self.db, position, wait) => answer,
+        };
+        let answer = answer.map_err(|error| match error {
+            SourceError::NotFound { .. } => AgentError::MissingOnMaster,
+            error => error.into(),
+        })?;
+        self.publish(|state| state.last_contact_ms = Some(answer.answered_ms));
+        lineage::check((database_id, position), (answer.database_id, answer.head))?;
+        self.publish(|state| state.head = Some(answer.head));
+        let (position, at_head_ms) = match answer.changes {
+            Changes::AtHead if wait.is_zero() => (position, answer.asked_ms),
+            Changes::AtHead => (position, answer.answered_ms),
+            Changes::Entries(frames) => (self.apply(frames).await?, answer.answered_ms),
+            Changes::Diverged { common } => return Err(AgentError::Lost { common }),
+            Changes::BelowBase { base } => return Err(AgentError::Pruned { base }),
+        };
+        self.backoff.reset();
+        self.complaints.clear();
+        self.stop = None;
+        if position.version < answer.head.version {
+            self.publish(|state| (state.state, state.detail) = ("catch_up".to_owned(), None));
+            return Ok(Event::Behind);
+        }
+        self.publish(|state| {
+            (state.state, state.detail) = ("follow".to_owned(), None);
+            state.at_head_ms = state.at_head_ms.max(Some(at_head_ms));
+            // Entries may have been committed between the head that the answer names and the answer.
+            state.head = Some(if position.version > answer.head.version { position } else { answer.head });
+        });
+        self.answer(&Outcome::AtHead);
+        Ok(Event::AtHead)
+    }
+
+    /// The local copy, opened if it is not open.
+    async fn open(&mut self) -> Result<(DatabaseId, Position), AgentError> {
+        let copy = match self.copy.take() {
+            Some(copy) => copy,
+            None => {
+                let (db, path) = (self.db.clone(), self.context.dir.database(&self.db));
+                let copy = blocking::run(move || LocalCopy::open(&db, &path)).await?;
+                self.publish(|state| {
+                    if state.state == "bootstrap" {
+                        "catch_up".clone_into(&mut state.state);
+                    }
+                    (state.bootstrapped, state.position) = (true, Some(copy.position()));
+                });
+                copy
+            }
+        };
+        let standing = (copy.database_id(), copy.position());
+        self.copy = Some(copy);
+        Ok(standing)
+    }
+
+    /// Verifies and applies a batch; returns where the copy stands then.
+    async fn apply(&mut self, frames: Vec<u8>) -> Result<Position, AgentError> {
+        let mut copy = self.copy.take().expect("a batch is asked for with the copy open");
+        let (copy, applied, counts, took) = blocking::run(move || {
+            let started = Instant::now();
+            let entries = match verify::entries(copy.position(), &frames) {
+                Ok(entries) => entries,
+                Err(error) => return (copy, Err(error.into()), (0, 0), started.elapsed()),
+            };
+            let applied = copy.apply(&entries);
+            let done = entries.iter().filter(|entry| entry.version <= copy.position().version);
+            let counts = done.fold((0, 0), |(count, bytes), entry| (count + 1, bytes + entry.payload.len() as u64));
+            (copy, applied, counts, started.elapsed())
+        })
+        .await;
+        let position = copy.position();
+        self.copy = Some(copy);
+        if counts.0 > 0 {
+            self.context.board.metrics.applied(&self.db, counts.0, counts.1, took);
+            self.publish(|state| state.position = Some(position));
+        }
+        if let Applied::SchemaNeeded { version, local, master } = applied? {
+            self.migrate(version, local, master).await?;
+        }
+        Ok(position)
+    }
+
+    /// Brings the local schema to the master's before entry `version`.
+    async fn migrate(&mut self, version: u64, local: SchemaHash, master: SchemaHash) -> Result<(), AgentError> {
+        tracing::info!(db = self.db, %local, %master, "schema mismatch");
+        let target = match self.context.source.schema(&self.db, version).await {
+            Err(SourceError::NotFound { .. }) => return Err(AgentError::SchemaForgotten { version }),
+            target => target?,
+        };
+        if target.hash != master || schema::hash_objects(&target.objects) != master {
+            let reason = format!("its schema at version {version} has not the hash {master} of that entry");
+            return Err(SourceError::Malformed { call: "schema-sync", reason }.into());
+        }
+        let mut copy = self.copy.take().expect("a schema is asked for with the copy open");
+        let (copy, migrated) = blocking::run(move || {
+            let migrated = copy.migrate(version, &target.objects);
+            (copy, migrated)
+        })
+        .await;
+        self.copy = Some(copy);
+        migrated
+    }
+
+    /// Looks at the master's list, if a new one came.
+    fn heed_listing(&mut self) -> Result<(), AgentError> {
+        if !self.listing.has_changed().unwrap_or(false) {
+            return Ok(());
+        }
+        match (&*self.listing.borrow_and_update(), &self.copy) {
+            (Listing::Missing, _) => Err(AgentError::MissingOnMaster),
+            (Listing::Present(listed), Some(copy)) => {
+                let local = (copy.database_id(), copy.position());
+                Ok(lineage::check(local, (listed.database_id, listed.head()))?)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// At the head: waits for the interval, a request, or a list that shows something else.
+    async fn until_due(&mut self, schedule: Schedule) -> Event {
+        let pause = match schedule {
+            Schedule::Every(pause) => Some(pause),
+            Schedule::Manual | Schedule::Stream => None,
+        };
+        let timer = sleep(pause);
+        tokio::pin!(timer);
+        loop {
+            select! {
+                () = self.shutdown.cancelled() => return Event::Due,
+                () = self.inbox.arrived() => return Event::Due,
+                () = &mut timer => return Event::Due,
+                Ok(()) = self.listing.changed() => {
+                    if self.listing_differs() {
+                        self.listing.mark_changed();
+                        return Event::Due;
+                    }
+                }
+            }
+        }
+    }
+
+    fn listing_differs(&self) -> bool {
+        let here = self.copy.as_ref().map(|copy| (copy.database_id(), copy.position()));
+        match &*self.listing.borrow() {
+            Listing::Unknown => false,
+            Listing::Present(listed) => here != Some((listed.database_id, listed.head())),
+            Listing::Missing => true,
+        }
+    }
+
+    /// Stopped: waits for a request, and for another word of the master if its word is the reason.
+    async fn until_looked_at(&mut self, schedule: Schedule) -> Event {
+        let masters_word = self.stop.is_some_and(|(_, masters_word)| masters_word);
+        let pause = if let Schedule::Every(interval) = schedule { interval } else { LOOK_AGAIN };
+        select! {
+            () = self.shutdown.cancelled() => {}
+            () = self.inbox.arrived() => {}
+            () = sleep(masters_word.then_some(pause)) => {}
+            Ok(()) = self.listing.changed(), if masters_word => self.listing.mark_changed(),
+        }
+        Event::Due
+    }
+
+    /// Logs, records and answers a failure; waits if the step is to be tried again.
+    async fn failed(&mut self, error: &AgentError) -> Event {
+        let (name, detail) = (error.state_name(), error::chain(error));
+        self.context.board.metrics.failed(&self.db, name);
+        self.publish(|state| (state.state, state.detail) = (name.to_owned(), Some(detail.clone())));
+        if error.recovery() == Recovery::Retry {
+            return self.retry(error, detail).await;
+        }
+        if self.stop.is_none_or(|(before, _)| before != name) {
+            self.log_stop(error, &detail);
+        }
+        self.stop = Some((name, error.is_the_masters_word()));
+        self.answer(&Outcome::Stopped(format!("{}: {name}: {detail}", self.db)));
+        Event::Stop
+    }
+
+    async fn retry(&mut self, error: &AgentError, detail: String) -> Event {
+        let asked = if let AgentError::Source(error) = error { error.retry_after() } else { None };
+        if asked.is_none() && !matches!(error, AgentError::Source(_)) {
+            // Opened anew, in case what is in memory is the reason.
+            self.copy = None;
+        }
+        let pause = self.backoff.next(asked);
+        if self.complaints.worth_logging(&detail, Instant::now()) {
+            tracing::error!(db = self.db, error = detail, retry_in = ?pause, "sync failed");
+        }
+        self.answer(&Outcome::Failed(format!("{}: {detail}", self.db)));
+        select! {
+            () = self.shutdown.cancelled() => {}
+            () = self.inbox.arrived() => {}
+            () = tokio::time::sleep(pause) => {}
+        }
+        Event::Retry
+    }
+
+    fn log_stop(&self, error: &AgentError, detail: &str) {
+        let (db, state, remedy) = (self.db.as_str(), error.state_name(), error.remedy());
+        if let AgentError::Schema { source, .. } = error {
+            let (statement, reason) = match source {
+                MigrateError::Statement { statement, source } => (statement.as_str(), source.to_string()),
+                other => ("none", other.to_string()),
+            };
+            tracing::error!(db, statement, error = reason, "schema migration failed");
+        }
+        if matches!(error, AgentError::MissingOnMaster) {
+            tracing::warn!(db, state, remedy, "the master does not list this database any more, its copy stays");
+        } else {
+            tracing::error!(db, state, error = detail, remedy, "sync stopped, the copy is served as it is");
+        }
+    }
+
+    fn publish(&self, change: impl FnOnce(&mut vski_replication::node::DatabaseState)) {
+        self.context.board.update(&self.db, change);
+    }
+
+    fn answer(&mut self, outcome: &Outcome) {
+        for waiting in self.answering.drain(..) {
+            // Whoever asked may have gone.
+            let _ = waiting.send(outcome.clone());
+        }
+    }
+}
+
+async fn sleep(pause: Option<Duration>) {
+    match pause {
+        Some(pause) => tokio::time::sleep(pause).await,
+        None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_database_is_bootstrapped_caught_up_and_followed() {
+        assert_eq!(next(State::Bootstrap, Event::Installed, true), State::CatchUp);
+        assert_eq!(next(State::CatchUp, Event::Behind, true), State::CatchUp);
+        assert_eq!(next(State::CatchUp, Event::AtHead, true), State::Follow);
+        assert_eq!(next(State::Follow, Event::Due, true), State::CatchUp);
+        assert_eq!(next(State::Follow, Event::Behind, true), State::CatchUp);
+        assert_eq!(next(State::Follow, Event::AtHead, true), State::Follow);
+    }
+
+    #[test]
+    fn a_stop_is_left_only_to_look_again() {
+        for state in [State::Bootstrap, State::CatchUp, State::Follow, State::Stopped] {
+            assert_eq!(next(state, Event::Stop, true), State::Stopped);
+        }
+        assert_eq!(next(State::Stopped, Event::Due, true), State::CatchUp);
+        assert_eq!(next(State::Stopped, Event::Due, false), State::Bootstrap);
+    }
+
+    #[test]
+    fn a_retry_begins_with_what_is_on_the_disk() {
+        for state in [State::Bootstrap, State::CatchUp, State::Follow] {
+            assert_eq!(next(state, Event::Retry, true), State::CatchUp);
+            assert_eq!(next(state, Event::Retry, false), State::Bootstrap);
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! How every database is doing: one place that the tasks write, and that reports, node.db and metrics follow.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+use vski_replication::node::DatabaseState;
+
+use crate::metrics::AgentMetrics;
+use crate::node_writer::NodeWriter;
+
+/// The states of all databases.
+pub(crate) struct Board {
+    states: Mutex<BTreeMap<String, DatabaseState>>,
+    /// `None` once closed.
+    writer: Mutex<Option<NodeWriter>>,
+    /// The agent's metrics.
+    pub(crate) metrics: AgentMetrics,
+}
+
+impl Board {
+    /// An empty board.
+    pub(crate) fn new(writer: NodeWriter, metrics: AgentMetrics) -> Self {
+        Self { states: Mutex::default(), writer: Mutex::new(Some(writer)), metrics }
+    }
+
+    /// Adds a database unless it is there.
+    pub(crate) fn register(&self, state: DatabaseState) {
+        let mut states = lock(&self.states);
+        if !states.contains_key(&state.name) {
+            self.publish(&state, true);
+            states.insert(state.name.clone(), state);
+        }
+    }
+
+    /// Changes what is known of a database. What somebody acts on reaches node.db at once.
+    pub(crate) fn update(&self, db: &str, change: impl FnOnce(&mut DatabaseState)) {
+        let mut states = lock(&self.states);
+        let Some(state) = states.get_mut(db) else { return };
+        let before = state.clone();
+        change(state);
+        if *state != before {
+            let at_once = (&state.state, &state.detail, state.bootstrapped)
+                != (&before.state, &before.detail, before.bootstrapped);
+            self.publish(state, at_once);
+        }
+    }
+
+    /// Removes a database that is not this node's business.
+    pub(crate) fn forget(&self, db: &str) {
+        lock(&self.states).remove(db);
+        self.metrics.forget(db);
+        if let Some(writer) = &*lock(&self.writer) {
+            writer.forget(db);
+        }
+    }
+
+    /// All databases, by name.
+    pub(crate) fn states(&self) -> Vec<DatabaseState> {
+        lock(&self.states).values().cloned().collect()
+    }
+
+    /// Writes what node.db does not have yet, and closes it. Blocks for an fsync.
+    pub(crate) fn close(&self) {
+        drop(lock(&self.writer).take());
+    }
+
+    /// Called with the states locked, so that node.db sees the changes of a database in order.
+    fn publish(&self, state: &DatabaseState, at_once: bool) {
+        self.metrics.observe(state);
+        if let Some(writer) = &*lock(&self.writer) {
+            writer.update(state.clone(), at_once);
+        }
+    }
+}
+
+/// What is behind these locks is whole after each statement, so a panic elsewhere does not make it unusable.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

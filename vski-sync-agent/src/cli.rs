@@ -1,0 +1,75 @@
+//! The commands `run`, `sync` and `status`, shared by `vski-sync-agent` and `vski-server agent`.
+//!
+//! A failure at start is one line on stderr and exit code 2. `sync` exits 0 at the master's head, 1 failed, 3 diverged
+//! or stopped; `status` exits 0, or 1 where there is nothing to tell.
+
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+
+use crate::config::{NodeArgs, SyncArgs};
+
+mod run;
+mod status;
+mod sync;
+
+/// Exit code of a command that cannot start.
+const CANNOT_START: u8 = 2;
+
+/// What the agent can be told to do.
+#[derive(Subcommand)]
+pub enum AgentCommand {
+    /// Keep DATA_DIR equal to the master until told to stop
+    Run(RunArgs),
+    /// Bring DATA_DIR to the master's head now: through the running process, else by itself
+    Sync(SyncNowArgs),
+    /// Show how the databases of DATA_DIR are doing
+    Status(StatusArgs),
+}
+
+/// Settings of `run`.
+#[derive(Args)]
+pub struct RunArgs {
+    #[command(flatten)]
+    pub(crate) node: NodeArgs,
+    #[command(flatten)]
+    pub(crate) sync: SyncArgs,
+    /// Address to listen on for probes, metrics and sync requests
+    #[arg(long, env = "AGENT_ADDR", default_value = "0.0.0.0:9301")]
+    pub(crate) agent_addr: String,
+}
+
+/// Settings of `sync`.
+#[derive(Args)]
+pub struct SyncNowArgs {
+    #[command(flatten)]
+    pub(crate) node: NodeArgs,
+    #[command(flatten)]
+    pub(crate) sync: SyncArgs,
+}
+
+/// Settings of `status`.
+#[derive(Args)]
+pub struct StatusArgs {
+    /// Directory of the databases
+    #[arg(long, env = "DATA_DIR", default_value = "./data")]
+    pub(crate) data_dir: std::path::PathBuf,
+    /// Print a JSON array
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Does it. Call outside any tokio runtime.
+#[must_use]
+pub fn execute(command: AgentCommand) -> ExitCode {
+    let outcome = match command {
+        AgentCommand::Run(args) => run::execute(&args),
+        AgentCommand::Sync(args) => sync::execute(&args),
+        AgentCommand::Status(args) => status::execute(&args),
+    };
+    outcome.unwrap_or_else(|error| {
+        // Causes on the same line: an operator's log and a test see one record.
+        eprintln!("error: {error:#}");
+        ExitCode::from(CANNOT_START)
+    })
+}

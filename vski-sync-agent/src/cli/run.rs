@@ -1,0 +1,111 @@
+//! `run`: the separate process, from its settings to its end.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use prometheus::Registry;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use vski_replication::connection;
+use vski_replication::datadir::{DataDir, Holder};
+use vski_replication::node::{self, Role};
+use vski_replication::token::MIN_SECRET_CHARS;
+
+use super::RunArgs;
+use crate::admin::{self, Admin};
+use crate::config::{NodeConfig, SyncConfig};
+use crate::metrics::AgentMetrics;
+use crate::supervisor::{AgentConfig, AgentHandle, Supervisor};
+use crate::telemetry;
+
+pub(super) fn execute(args: &RunArgs) -> Result<ExitCode> {
+    let (node, sync) = (args.node.resolve()?, args.sync.resolve()?);
+    let telemetry = telemetry::init("vski-sync-agent", node.log_format, node.otlp_endpoint.as_deref());
+    if node.secret_is_short {
+        tracing::warn!("JWT_SECRET has fewer than {MIN_SECRET_CHARS} characters: use a longer random one");
+    }
+    let runtime = tokio::runtime::Runtime::new().context("start the runtime")?;
+    let outcome = runtime.block_on(serve(node, sync, &args.agent_addr));
+    telemetry.shutdown();
+    outcome
+}
+
+async fn serve(node_config: NodeConfig, sync_config: SyncConfig, addr: &str) -> Result<ExitCode> {
+    let secrets = node_config.secrets.clone();
+    let registry = Registry::new();
+    let metrics = AgentMetrics::register(&registry).context("register metrics")?;
+    let config = prepare(node_config, sync_config, metrics.clone(), "agent")?;
+    let (dir, node_id, master) = (config.dir.clone(), config.node_id.clone(), config.sync_config.master_url.clone());
+    let listener = TcpListener::bind(addr)
+        .await
+        .with_context(|| format!("cannot listen on AGENT_ADDR {addr}, set it to a free address"))?;
+    let bound = listener.local_addr().context("read the listener's address")?;
+    let agent = Supervisor::start(config)?;
+    agent.set_admin(reachable(bound))?;
+    tracing::info!(id = node_id, %master, dir = %dir.root().display(), address = %bound, "agent listening");
+
+    let router = admin::router(Admin { agent: agent.clone(), registry, metrics, secrets });
+    let closing = CancellationToken::new();
+    let server = axum::serve(listener, router).with_graceful_shutdown(closing.clone().cancelled_owned());
+    let server = tokio::spawn(server.into_future());
+    let told_to_stop = until_stopped(&agent).await?;
+    agent.shutdown().await;
+    closing.cancel();
+    // Requests to sync have been answered by the end of the agent, so nothing keeps the server.
+    server.await.context("stop the listener")??;
+    tracing::info!("agent stopped");
+    Ok(if told_to_stop { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Takes the directory for an agent of `role` and puts together what it needs.
+pub(super) fn prepare(
+    node_config: NodeConfig,
+    sync_config: SyncConfig,
+    metrics: AgentMetrics,
+    role: &str,
+) -> Result<AgentConfig> {
+    connection::check_version().map_err(anyhow::Error::msg)?;
+    let dir = DataDir::open(&node_config.data_dir)?;
+    let (lock, node) = node::claim(&dir, Role::Replica, Holder::this_process(role))?;
+    let node_id = dir.node_id(node_config.replica_id.as_deref())?;
+    Ok(AgentConfig { dir, lock, node, node_id, node_config, sync_config, metrics })
+}
+
+/// Whether a signal came; `false` if the agent ended by itself.
+async fn until_stopped(agent: &AgentHandle) -> Result<bool> {
+    let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
+    Ok(tokio::select! {
+        _ = terminate.recv() => true,
+        _ = interrupt.recv() => true,
+        () = agent.finished() => false,
+    })
+}
+
+/// The URL for commands on this machine: a listener on all addresses is reached on the loopback one.
+fn reachable(addr: SocketAddr) -> String {
+    let ip = match addr.ip() {
+        ip if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        ip => ip,
+    };
+    format!("http://{}", SocketAddr::new(ip, addr.port()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listener_on_all_addresses_is_reached_on_the_loopback_one() {
+        for (addr, url) in [
+            ("0.0.0.0:9301", "http://127.0.0.1:9301"),
+            ("[::]:9301", "http://127.0.0.1:9301"),
+            ("10.0.0.7:1", "http://10.0.0.7:1"),
+            ("[::1]:1", "http://[::1]:1"),
+        ] {
+            assert_eq!(reachable(addr.parse().unwrap()), url);
+        }
+    }
+}

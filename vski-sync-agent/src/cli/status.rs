@@ -1,0 +1,75 @@
+//! `status`: what node.db says, whether the agent runs or not.
+
+use std::fmt::Write;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use vski_replication::clock;
+use vski_replication::datadir::DataDir;
+use vski_replication::node::{DatabaseState, NodeDb};
+
+use super::StatusArgs;
+
+/// The table's first line.
+const TITLES: [&str; 6] = ["NAME", "STATE", "VERSION", "HEAD", "LAG", "DETAIL"];
+
+pub(super) fn execute(args: &StatusArgs) -> Result<ExitCode> {
+    let states = if args.data_dir.join(".vski").exists() {
+        let dir = DataDir::open(&args.data_dir)?;
+        let node = NodeDb::read(&dir).context("read node.db")?;
+        node.map(|node| node.databases()).transpose().context("read node.db")?.unwrap_or_default()
+    } else {
+        Vec::new()
+    };
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&states).context("write JSON")?);
+    } else if states.is_empty() {
+        eprintln!("error: no agent has run on {}: start one with vski-sync-agent run", args.data_dir.display());
+    } else {
+        print!("{}", table(&states));
+    }
+    Ok(if states.is_empty() { ExitCode::from(1) } else { ExitCode::SUCCESS })
+}
+
+/// One line a database, in columns.
+pub(super) fn table(states: &[DatabaseState]) -> String {
+    let now_ms = clock::now_ms();
+    let number = |number: Option<u64>| number.map_or("-".to_owned(), |number| number.to_string());
+    let rows = states.iter().map(|state| {
+        [
+            state.name.clone(),
+            state.state.clone(),
+            number(state.position.map(|position| position.version)),
+            number(state.head.map(|head| head.version)),
+            state.lag_seconds(now_ms).map_or("-".to_owned(), |lag| format!("{lag:.1}s")),
+            state.detail.clone().unwrap_or_else(|| "-".to_owned()),
+        ]
+    });
+    let rows: Vec<[String; 6]> = std::iter::once(TITLES.map(str::to_owned)).chain(rows).collect();
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..TITLES.len() - 1).map(width).collect();
+    let mut text = String::new();
+    for row in &rows {
+        for (cell, width) in row.iter().zip(&widths) {
+            write!(text, "{cell:width$}  ").expect("writing to a String never fails");
+        }
+        writeln!(text, "{}", row[TITLES.len() - 1]).expect("writing to a String never fails");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_has_a_line_for_each_database() {
+        let mut broken = DatabaseState::new("shop", "diverged");
+        broken.detail = Some("apply entry 7: the row is missing here".into());
+        let text = table(&[DatabaseState::new("default", "follow"), broken]);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 3);
+        assert_eq!(lines[0], "NAME     STATE     VERSION  HEAD  LAG  DETAIL");
+        assert_eq!(lines[2], "shop     diverged  -        -     -    apply entry 7: the row is missing here");
+    }
+}

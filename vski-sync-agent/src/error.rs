@@ -1,0 +1,272 @@
+//! What can go wrong with one database, and what follows from it.
+//!
+//! Every error answers three questions: what to do (`AgentError::recovery`), what to call the state it leaves the
+//! database in (`AgentError::state_name`), and what an operator can do (`AgentError::remedy`). The copy that is
+//! there keeps being served in all of these states.
+
+use std::path::PathBuf;
+
+use rusqlite::ErrorCode;
+use vski_replication::changelog::LogError;
+use vski_replication::datadir::DataDirError;
+use vski_replication::position::Position;
+use vski_replication::schema::diff::MigrateError;
+use vski_replication::session::Conflict;
+
+use crate::lineage::Refusal;
+use crate::source::SourceError;
+use crate::verify::VerifyError;
+
+/// What follows from an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recovery {
+    /// Try again after a pause.
+    Retry,
+    /// The copy is not the master's any more. Until it can be made equal in place, this stops the database.
+    Converge,
+    /// Stop until something outside changes.
+    Stop,
+}
+
+/// Something that keeps one database from being equal to its master.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// No usable answer.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// The answer's entries do not follow from the local head.
+    #[error("verify the master's entries")]
+    Verify(#[from] VerifyError),
+    /// The master's history must not be followed.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The master has no such database any more.
+    #[error("the master does not list this database any more")]
+    MissingOnMaster,
+    /// 409: the master's log lacks the local head.
+    #[error("the master's log lacks this copy's head{}", told(", both agree up to", *common))]
+    Lost {
+        /// The last position both may share.
+        common: Option<Position>,
+    },
+    /// 410: the master's log begins after the local head.
+    #[error("the master has pruned the entries after this copy's head{}", told(", its log begins at", *base))]
+    Pruned {
+        /// The position before the master's first entry.
+        base: Option<Position>,
+    },
+    /// Rows here differ from those that the entry was captured from.
+    #[error("apply entry {version}: {conflict}")]
+    Conflict {
+        /// The entry.
+        version: u64,
+        /// What was found.
+        conflict: Conflict,
+    },
+    /// Rows changed on the master that the log does not carry.
+    #[error("entry {version} says that the master's file was changed by another program: its log does not tell how")]
+    Uncaptured {
+        /// The entry.
+        version: u64,
+    },
+    /// The schema cannot be made the master's.
+    #[error("make the schema that of entry {version}")]
+    Schema {
+        /// The entry that needs it.
+        version: u64,
+        /// What stands in the way.
+        source: MigrateError,
+    },
+    /// The schema that an entry needs is not known to the master any more.
+    #[error("the master's log does not tell the schema of entry {version} any more")]
+    SchemaForgotten {
+        /// The entry that needs it.
+        version: u64,
+    },
+    /// The file under this name is no VSKI database, or a damaged one.
+    #[error("this file is no usable VSKI database: {reason}")]
+    Malformed {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Somebody else wrote the local log.
+    #[error("the local log was changed by another process")]
+    Meddled,
+    /// SQLite failed.
+    #[error("use the local database")]
+    Database(#[source] rusqlite::Error),
+    /// A download that is whole and still not what the manifest says.
+    #[error("the downloaded snapshot is not what its manifest says: {reason}")]
+    Snapshot {
+        /// What differs.
+        reason: String,
+    },
+    /// A snapshot with tables that cannot be replicated.
+    #[error("the snapshot cannot be replicated: {problems}")]
+    Unsafe {
+        /// Each table and what is wrong with it.
+        problems: String,
+    },
+    /// The disk is too small.
+    #[error("{needed} bytes are needed for the snapshot and {free} are free: make room on DATA_DIR's file system")]
+    Space {
+        /// Bytes that have to be written.
+        needed: u64,
+        /// Bytes that are free.
+        free: u64,
+    },
+    /// A server has the file open.
+    #[error("install the snapshot: a server has this database open")]
+    InUse,
+    /// A file operation failed.
+    #[error("{action} {path}")]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On which path.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// The data directory cannot be used.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+}
+
+impl AgentError {
+    /// What to do.
+    #[must_use]
+    pub fn recovery(&self) -> Recovery {
+        match self {
+            Self::Lost { .. } | Self::Pruned { .. } | Self::Conflict { .. } | Self::Uncaptured { .. } => {
+                Recovery::Converge
+            }
+            Self::Refused(_)
+            | Self::MissingOnMaster
+            | Self::Schema { .. }
+            | Self::SchemaForgotten { .. }
+            | Self::Malformed { .. }
+            | Self::Unsafe { .. } => Recovery::Stop,
+            Self::Source(_)
+            | Self::Verify(_)
+            | Self::Meddled
+            | Self::Database(_)
+            | Self::Snapshot { .. }
+            | Self::Space { .. }
+            | Self::InUse
+            | Self::Io { .. }
+            | Self::DataDir(_) => Recovery::Retry,
+        }
+    }
+
+    /// The word for the state that this leaves a database in.
+    #[must_use]
+    pub fn state_name(&self) -> &'static str {
+        match self {
+            Self::Refused(Refusal::ForeignMaster { .. }) => "foreign_master",
+            Self::Refused(Refusal::StaleMaster { .. }) => "stale_master",
+            Self::Refused(Refusal::SplitBrain { .. }) => "split_brain",
+            Self::MissingOnMaster => "missing_on_master",
+            Self::Schema { .. } | Self::SchemaForgotten { .. } | Self::Unsafe { .. } => "schema_unreachable",
+            Self::Malformed { .. } => "malformed",
+            _ if self.recovery() == Recovery::Converge => "diverged",
+            _ => "retrying",
+        }
+    }
+
+    /// Whether the master's word alone put the database there, so that another word may free it.
+    #[must_use]
+    pub fn is_the_masters_word(&self) -> bool {
+        matches!(self, Self::Refused(_) | Self::MissingOnMaster | Self::Lost { .. } | Self::Pruned { .. })
+    }
+
+    /// What an operator can do about it; empty where trying again is all there is.
+    #[must_use]
+    pub fn remedy(&self) -> &'static str {
+        match self.state_name() {
+            "foreign_master" => {
+                "point MASTER_URL at the right master; to follow this one, stop this node, move the database's files \
+                 out of DATA_DIR, and start again"
+            }
+            "stale_master" => "point MASTER_URL at the promoted master, or take the old one out of service",
+            "split_brain" => {
+                "choose one master and point MASTER_URL at it; if it is another one than this copy followed, stop this \
+                 node, move the database's files out of DATA_DIR, and start again"
+            }
+            "missing_on_master" => "restore it on the master, or name it in REPLICA_OMIT_DBS",
+            "diverged" => {
+                "stop this node, move the database's files (.db, -wal, -shm) out of DATA_DIR, and start again: it is \
+                 fetched anew"
+            }
+            "schema_unreachable" => {
+                "bring the table to the master's schema by hand, or stop this node, move the database's files out of \
+                 DATA_DIR, and start again; then request a sync"
+            }
+            "malformed" => "stop this node, move the file out of DATA_DIR, and start again: it is fetched anew",
+            _ => "",
+        }
+    }
+}
+
+impl From<rusqlite::Error> for AgentError {
+    fn from(error: rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => Self::Malformed { reason: error.to_string() },
+            _ => Self::Database(error),
+        }
+    }
+}
+
+impl From<LogError> for AgentError {
+    fn from(error: LogError) -> Self {
+        match error {
+            LogError::Sqlite(error) => error.into(),
+            LogError::NotOurs(_) | LogError::Damaged(_) => Self::Malformed { reason: error.to_string() },
+        }
+    }
+}
+
+/// An error and all its causes in one line.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+fn told(words: &str, position: Option<Position>) -> String {
+    position.map_or_else(String::new, |position| format!("{words} version {}", position.version))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stop_names_its_state_and_what_to_do() {
+        let malformed = AgentError::Malformed { reason: String::new() };
+        for (error, state, again) in [
+            (AgentError::Lost { common: None }, "diverged", true),
+            (AgentError::Uncaptured { version: 1 }, "diverged", false),
+            (AgentError::SchemaForgotten { version: 1 }, "schema_unreachable", false),
+            (AgentError::MissingOnMaster, "missing_on_master", true),
+            (malformed, "malformed", false),
+        ] {
+            assert_ne!(error.recovery(), Recovery::Retry);
+            assert_eq!((error.state_name(), error.is_the_masters_word()), (state, again));
+            assert!(!error.remedy().is_empty());
+        }
+    }
+
+    #[test]
+    fn a_damaged_file_stops_and_a_busy_one_is_tried_again() {
+        let sqlite = |code| rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), None);
+        assert_eq!(AgentError::from(sqlite(rusqlite::ffi::SQLITE_NOTADB)).state_name(), "malformed");
+        assert_eq!(AgentError::from(sqlite(rusqlite::ffi::SQLITE_BUSY)).recovery(), Recovery::Retry);
+    }
+
+    #[test]
+    fn causes_are_told_in_one_line() {
+        let error = AgentError::Verify(VerifyError::Decode(vski_replication::entry::DecodeError::Malformed("x")));
+        assert_eq!(chain(&error), "verify the master's entries: decode the entries: an entry's frame is malformed: x");
+    }
+}

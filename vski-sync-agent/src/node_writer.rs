@@ -1,0 +1,136 @@
+//! node.db behind a thread of its own: its commits are fsynced and must not hold up a database or a worker.
+//!
+//! Changes that somebody acts on are written at once; progress at most once a second per database.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use vski_replication::node::{DatabaseState, NodeDb};
+
+/// The shortest time between two writes of one database's progress.
+const THROTTLE: Duration = Duration::from_secs(1);
+
+enum Message {
+    Update { state: Box<DatabaseState>, at_once: bool },
+    Forget(String),
+}
+
+/// The writing end. Dropping it writes what is left and waits for that.
+pub(crate) struct NodeWriter {
+    /// `None` only while dropping.
+    sender: Option<Sender<Message>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl NodeWriter {
+    /// Takes over the writing of node.db.
+    pub(crate) fn start(node: NodeDb) -> std::io::Result<Self> {
+        let (sender, receiver) = mpsc::channel();
+        let thread = std::thread::Builder::new()
+            .name("node.db".to_owned())
+            .spawn(move || Worker { node, pending: BTreeMap::new(), written: HashMap::new() }.run(&receiver))?;
+        Ok(Self { sender: Some(sender), thread: Some(thread) })
+    }
+
+    /// Records how a database is doing; `at_once` where somebody acts on it.
+    pub(crate) fn update(&self, state: DatabaseState, at_once: bool) {
+        self.send(Message::Update { state: Box::new(state), at_once });
+    }
+
+    /// Forgets a database.
+    pub(crate) fn forget(&self, db: &str) {
+        self.send(Message::Forget(db.to_owned()));
+    }
+
+    fn send(&self, message: Message) {
+        if let Some(sender) = &self.sender {
+            // The thread ends only when this sender is dropped.
+            let _ = sender.send(message);
+        }
+    }
+}
+
+impl Drop for NodeWriter {
+    fn drop(&mut self) {
+        drop(self.sender.take());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+struct Worker {
+    node: NodeDb,
+    /// The newest state of each database that is not written yet.
+    pending: BTreeMap<String, DatabaseState>,
+    /// When each database was last written.
+    written: HashMap<String, Instant>,
+}
+
+impl Worker {
+    fn run(mut self, receiver: &Receiver<Message>) {
+        loop {
+            match receiver.recv_timeout(THROTTLE) {
+                Ok(Message::Update { state, at_once }) => {
+                    let db = state.name.clone();
+                    self.pending.insert(db.clone(), *state);
+                    if at_once {
+                        self.write(&db);
+                    }
+                }
+                Ok(Message::Forget(db)) => {
+                    self.pending.remove(&db);
+                    self.written.remove(&db);
+                    report(self.node.forget_database(&db), &db);
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return self.write_due(Duration::ZERO),
+            }
+            self.write_due(THROTTLE);
+        }
+    }
+
+    fn write_due(&mut self, throttle: Duration) {
+        let due = |db: &&String| self.written.get(*db).is_none_or(|at| at.elapsed() >= throttle);
+        let due: Vec<String> = self.pending.keys().filter(due).cloned().collect();
+        due.iter().for_each(|db| self.write(db));
+    }
+
+    /// A failed write is not repeated by itself: the next change of that database writes all of its row.
+    fn write(&mut self, db: &str) {
+        if let Some(state) = self.pending.remove(db) {
+            report(self.node.set_database(&state), db);
+            self.written.insert(db.to_owned(), Instant::now());
+        }
+    }
+}
+
+fn report(result: rusqlite::Result<()>, db: &str) {
+    if let Err(error) = result {
+        tracing::warn!(db, %error, "cannot write node.db: the server beside this agent sees an old state");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vski_replication::datadir::DataDir;
+
+    #[test]
+    fn what_is_throttled_is_written_at_the_end() {
+        let temporary = tempfile::tempdir().unwrap();
+        let dir = DataDir::open(temporary.path()).unwrap();
+        let writer = NodeWriter::start(NodeDb::open(&dir).unwrap()).unwrap();
+        let mut state = DatabaseState::new("a", "follow");
+        for at_head_ms in 0..100 {
+            state.at_head_ms = Some(at_head_ms);
+            writer.update(state.clone(), at_head_ms == 0);
+        }
+        writer.update(DatabaseState::new("b", "follow"), false);
+        writer.forget("b");
+        drop(writer);
+        assert_eq!(NodeDb::read(&dir).unwrap().unwrap().databases().unwrap(), [state]);
+    }
+}

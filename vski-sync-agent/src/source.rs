@@ -1,0 +1,241 @@
+//! The master, over HTTP: one typed method per route of the replication protocol.
+//!
+//! Each call carries a token minted for it, this node's id, address and boot id, and the trace it belongs to.
+//! Redirects are not followed (the token would travel along) and proxies from the environment are not used. A call
+//! waits a bounded time for an answer to begin and for each part of it to come, so that a connection that a
+//! partition has silenced is given up; a body's whole size is bounded too.
+
+use std::time::Duration;
+
+use reqwest::header::{ACCEPT_ENCODING, CONTENT_ENCODING, RANGE};
+use reqwest::{Client, Method, Response, StatusCode};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::json;
+use vski_replication::clock;
+use vski_replication::entry::MAX_PAYLOAD;
+use vski_replication::names::{header, route};
+use vski_replication::position::{Chain, DatabaseId, Epoch, EpochId, Position, SchemaHash};
+use vski_replication::schema::Object;
+use vski_replication::snapshot::{CHUNK_BYTES, Manifest};
+
+mod client;
+mod error;
+
+pub use client::Identity;
+pub use error::SourceError;
+
+/// How long an answer may take to begin, beyond the wait that was asked for.
+const ANSWER_MARGIN: Duration = Duration::from_secs(15);
+
+/// How long a master may take to copy a database before it answers with the manifest.
+const MANIFEST_TIMEOUT: Duration = Duration::from_secs(30 * 60);
+
+/// How long the next part of a body may take.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The largest JSON answer, bytes: a manifest lists 67 bytes for each MiB of the database.
+const MAX_JSON: usize = 256 << 20;
+
+/// The largest batch, bytes, packed or not: one entry of the greatest length, and a bounded batch before it.
+const MAX_BATCH: usize = MAX_PAYLOAD + (16 << 20);
+
+/// A master, and who asks it.
+#[derive(Clone)]
+pub struct Source {
+    client: Client,
+    master_url: String,
+    identity: Identity,
+}
+
+/// One database as the master lists it.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Listed {
+    /// Its name, as the master wrote it.
+    pub name: String,
+    /// Its identity.
+    pub database_id: DatabaseId,
+    generation: u64,
+    epoch: EpochId,
+    version: u64,
+    sha256: Chain,
+}
+
+impl Listed {
+    /// Where the master stands.
+    #[must_use]
+    pub fn head(&self) -> Position {
+        Position {
+            epoch: Epoch { generation: self.generation, id: self.epoch },
+            version: self.version,
+            chain: self.sha256,
+        }
+    }
+}
+
+/// What the master says to a position.
+#[derive(Debug)]
+pub struct Answer {
+    /// The master's database.
+    pub database_id: DatabaseId,
+    /// Where the master stands.
+    pub head: Position,
+    /// When the question was sent, ms since 1970 by this node's clock.
+    pub asked_ms: i64,
+    /// When the answer began to arrive, likewise.
+    pub answered_ms: i64,
+    /// What follows the position.
+    pub changes: Changes,
+}
+
+/// What follows a position.
+#[derive(Debug)]
+pub enum Changes {
+    /// Frames, unpacked but not yet verified.
+    Entries(Vec<u8>),
+    /// Nothing: the position is the master's head.
+    AtHead,
+    /// The master's log lacks the position; they agree no later than `common`.
+    Diverged {
+        /// The last position both may share, if the master said so.
+        common: Option<Position>,
+    },
+    /// The entries after the position are pruned; the log begins at `base`.
+    BelowBase {
+        /// The position before the first entry, if the master said so.
+        base: Option<Position>,
+    },
+}
+
+/// A database's schema at some version.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Schema {
+    /// Its hash.
+    pub hash: SchemaHash,
+    /// Its objects.
+    pub objects: Vec<Object>,
+}
+
+impl Source {
+    /// The databases and where they stand. With `known` names the master waits up to `wait` for another set of them.
+    pub async fn status(&self, known: Option<&[String]>, wait: Duration) -> Result<Vec<Listed>, SourceError> {
+        #[derive(Deserialize)]
+        struct Status {
+            dbs: Vec<Listed>,
+        }
+        let mut query = Vec::new();
+        if let Some(known) = known {
+            query = vec![("wait", wait.as_secs().to_string()), ("known", known.join(","))];
+        }
+        let request = self.request(Method::GET, route::STATUS).query(&query);
+        let response = self.send("status", request, wait + ANSWER_MARGIN).await?;
+        let status: Status = self.json("status", response).await?;
+        Ok(status.dbs)
+    }
+
+    /// What follows `position`; the master waits up to `wait` for something to follow.
+    pub async fn changeset(&self, db: &str, position: Position, wait: Duration) -> Result<Answer, SourceError> {
+        const CALL: &str = "changeset";
+        let query = [
+            ("db", db.to_owned()),
+            ("epoch", position.epoch.to_string()),
+            ("version", position.version.to_string()),
+            ("chain", position.chain.to_string()),
+            ("wait", wait.as_secs().to_string()),
+        ];
+        let request = self.request(Method::GET, route::CHANGESET).query(&query).header(ACCEPT_ENCODING, "zstd");
+        let asked_ms = clock::now_ms();
+        let response = self.answer(CALL, request, wait + ANSWER_MARGIN).await?;
+        let answered_ms = clock::now_ms();
+        let status = response.status();
+        if !matches!(status, StatusCode::OK | StatusCode::NO_CONTENT | StatusCode::CONFLICT | StatusCode::GONE) {
+            return Err(self.refusal(CALL, response).await);
+        }
+        let database_id = client::header_value(CALL, &response, header::DATABASE_ID)?;
+        let head = client::header_value(CALL, &response, header::HEAD)?;
+        let changes = match status {
+            StatusCode::NO_CONTENT => Changes::AtHead,
+            StatusCode::CONFLICT => Changes::Diverged { common: self.told(response, "common").await },
+            StatusCode::GONE => Changes::BelowBase { base: self.told(response, "base").await },
+            _ => Changes::Entries(self.frames(CALL, response).await?),
+        };
+        Ok(Answer { database_id, head, asked_ms, answered_ms, changes })
+    }
+
+    /// A new snapshot of a database, which the master may have to make first.
+    pub async fn manifest(&self, db: &str) -> Result<Manifest, SourceError> {
+        let request = self.request(Method::GET, route::SNAPSHOT).query(&[("db", db)]);
+        let response = self.send("snapshot", request, MANIFEST_TIMEOUT).await?;
+        let manifest: Manifest = self.json("snapshot", response).await?;
+        let malformed = |reason: String| SourceError::Malformed { call: "snapshot", reason };
+        manifest.verify().map_err(|error| malformed(error.to_string()))?;
+        let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+        if manifest.db != db || manifest.id.is_empty() || !manifest.id.chars().all(plain) {
+            return Err(malformed(format!("it names snapshot {:?} of database {:?}", manifest.id, manifest.db)));
+        }
+        Ok(manifest)
+    }
+
+    /// `length` bytes of a snapshot from `start`. Not found: the lease is gone, a new manifest is needed.
+    pub async fn chunk(&self, snapshot: &str, start: u64, length: u64) -> Result<Vec<u8>, SourceError> {
+        debug_assert!(length <= CHUNK_BYTES);
+        let range = format!("bytes={start}-{}", start + length.saturating_sub(1));
+        let request = self.request(Method::GET, &format!("{}/{snapshot}", route::SNAPSHOT)).header(RANGE, range);
+        let response = self.send("snapshot chunk", request, ANSWER_MARGIN).await?;
+        if response.status() != StatusCode::PARTIAL_CONTENT {
+            let reason = format!("status {} where 206 is due", response.status().as_u16());
+            return Err(SourceError::Malformed { call: "snapshot chunk", reason });
+        }
+        client::body("snapshot chunk", response, usize::try_from(length).unwrap_or(usize::MAX), IDLE_TIMEOUT).await
+    }
+
+    /// The schema in force at `version`. Not found: the master's log no longer tells.
+    pub async fn schema(&self, db: &str, version: u64) -> Result<Schema, SourceError> {
+        let query = [("db", db.to_owned()), ("version", version.to_string())];
+        let request = self.request(Method::GET, route::SCHEMA_SYNC).query(&query);
+        let response = self.send("schema-sync", request, ANSWER_MARGIN).await?;
+        self.json("schema-sync", response).await
+    }
+
+    /// Tells the master where this replica starts from.
+    pub async fn session(&self, db: &str, position: Position) -> Result<(), SourceError> {
+        let request = self.request(Method::POST, route::SESSION).json(&json!({ "db": db, "position": position }));
+        self.send("session", request, ANSWER_MARGIN).await.map(drop)
+    }
+
+    /// Any answer below 300.
+    async fn send(
+        &self,
+        call: &'static str,
+        request: reqwest::RequestBuilder,
+        patience: Duration,
+    ) -> Result<Response, SourceError> {
+        let response = self.answer(call, request, patience).await?;
+        if response.status().is_success() { Ok(response) } else { Err(self.refusal(call, response).await) }
+    }
+
+    async fn json<T: DeserializeOwned>(&self, call: &'static str, response: Response) -> Result<T, SourceError> {
+        let body = client::body(call, response, MAX_JSON, IDLE_TIMEOUT).await?;
+        serde_json::from_slice(&body).map_err(|error| SourceError::Malformed { call, reason: error.to_string() })
+    }
+
+    async fn frames(&self, call: &'static str, response: Response) -> Result<Vec<u8>, SourceError> {
+        let encoding = response.headers().get(CONTENT_ENCODING).cloned();
+        let body = client::body(call, response, MAX_BATCH, IDLE_TIMEOUT).await?;
+        match encoding.as_ref().map(reqwest::header::HeaderValue::as_bytes) {
+            None => Ok(body),
+            Some(b"zstd") => client::unpack(call, body, MAX_BATCH).await,
+            Some(_) => Err(SourceError::Malformed { call, reason: "an unknown Content-Encoding".to_owned() }),
+        }
+    }
+
+    /// A position in an error's `data`: good to know, not needed.
+    async fn told(&self, response: Response, key: &str) -> Option<Position> {
+        let body: serde_json::Value = self.json("changeset", response).await.ok()?;
+        body["data"][key].as_str()?.parse().ok()
+    }
+}
+
+#[cfg(test)]
+mod tests;

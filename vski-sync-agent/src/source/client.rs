@@ -1,0 +1,213 @@
+//! The HTTP client below `Source`: headers, time limits, size limits, refusals.
+
+use std::io::Read;
+use std::str::FromStr;
+use std::time::Duration;
+
+use opentelemetry::propagation::Injector;
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue, LOCATION, RETRY_AFTER};
+use reqwest::redirect::Policy;
+use reqwest::{Certificate, Client, ClientBuilder, Method, RequestBuilder, Response, StatusCode};
+use tokio::time::timeout;
+use tracing_opentelemetry::OpenTelemetrySpanExt;
+use vski_replication::names::header;
+use vski_replication::token::{Claims, REPLICA_TOKEN_SECONDS, Secrets};
+
+use super::{ANSWER_MARGIN, Source, SourceError};
+use crate::config::{ConfigError, SyncConfig};
+
+/// How long a connection may take to open.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How much of an error's text is kept, characters.
+const MAX_REASON: usize = 300;
+
+/// The largest error body that is read, bytes.
+const MAX_REFUSAL: usize = 64 << 10;
+
+/// Who asks.
+#[derive(Clone)]
+pub struct Identity {
+    /// Signs the tokens.
+    pub secrets: Secrets,
+    /// This node's id.
+    pub node_id: String,
+    /// Where clients reach this node.
+    pub public_url: Option<String>,
+    /// Random per process: the master sees two processes under one node id by it.
+    pub boot_id: String,
+}
+
+impl Identity {
+    /// This process, as the node `node_id`.
+    #[must_use]
+    pub fn new(secrets: Secrets, node_id: String, public_url: Option<String>) -> Self {
+        Self { secrets, node_id, public_url, boot_id: format!("{:016x}", rand::random::<u64>()) }
+    }
+}
+
+impl Source {
+    /// A client for the master of `config`. No connection is made yet.
+    pub fn new(config: &SyncConfig, identity: Identity) -> Result<Self, ConfigError> {
+        let certificates = match &config.ca {
+            None => Vec::new(),
+            Some(pem) => match Certificate::from_pem_bundle(pem) {
+                Ok(found) if found.is_empty() => return Err(ConfigError::Certificates("it is empty".to_owned())),
+                Ok(found) => found,
+                Err(error) => return Err(ConfigError::Certificates(error.to_string())),
+            },
+        };
+        let client = match builder().tls_certs_merge(certificates.clone()).build() {
+            Ok(client) => client,
+            // An image without any CA certificates still reaches a master over http, or one that the given CA signed.
+            Err(_) if !config.master_url.starts_with("https:") || !certificates.is_empty() => builder()
+                .tls_certs_only(certificates)
+                .build()
+                .map_err(|error| ConfigError::Certificates(error.to_string()))?,
+            Err(error) => return Err(ConfigError::NoRoots(error.to_string())),
+        };
+        Ok(Self { client, master_url: config.master_url.clone(), identity })
+    }
+
+    /// A request with everything that every call carries.
+    pub(super) fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        let Identity { secrets, node_id, public_url, boot_id } = &self.identity;
+        let token = secrets.mint(&Claims::replica(node_id, REPLICA_TOKEN_SECONDS));
+        let mut request = self
+            .client
+            .request(method, format!("{}{path}", self.master_url))
+            .bearer_auth(token)
+            .header(header::REPLICA_ID, node_id)
+            .header(header::REPLICA_BOOT_ID, boot_id)
+            .headers(trace_headers());
+        if let Some(url) = public_url {
+            request = request.header(header::REPLICA_PUBLIC_URL, url);
+        }
+        request
+    }
+
+    /// The answer, whatever its status, if it begins within `patience`.
+    pub(super) async fn answer(
+        &self,
+        call: &'static str,
+        request: RequestBuilder,
+        patience: Duration,
+    ) -> Result<Response, SourceError> {
+        match timeout(patience, request.send()).await {
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(error)) => Err(SourceError::Unreachable { call, source: error.without_url() }),
+            Err(_) => Err(SourceError::Silent { call, seconds: patience.as_secs() }),
+        }
+    }
+
+    /// What an answer that is no success means.
+    pub(super) async fn refusal(&self, call: &'static str, response: Response) -> SourceError {
+        let (status, headers) = (response.status(), response.headers().clone());
+        let reason = reason(body(call, response, MAX_REFUSAL, ANSWER_MARGIN).await.unwrap_or_default());
+        match status {
+            StatusCode::UNAUTHORIZED => SourceError::Unauthorized { reason },
+            StatusCode::FORBIDDEN => SourceError::Forbidden { call, reason },
+            StatusCode::NOT_FOUND => SourceError::NotFound { call, reason },
+            StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => {
+                SourceError::Overloaded { call, retry_after: retry_after(&headers) }
+            }
+            status if status.is_redirection() => SourceError::Refused {
+                call,
+                status: status.as_u16(),
+                reason: format!(
+                    "redirects are not followed, set MASTER_URL to the final address ({})",
+                    headers.get(LOCATION).and_then(|value| value.to_str().ok()).unwrap_or("no Location"),
+                ),
+            },
+            status => SourceError::Refused { call, status: status.as_u16(), reason },
+        }
+    }
+}
+
+/// The whole body, if each part comes in time and all of it fits into `max` bytes.
+pub(super) async fn body(
+    call: &'static str,
+    mut response: Response,
+    max: usize,
+    idle: Duration,
+) -> Result<Vec<u8>, SourceError> {
+    let mut body = Vec::new();
+    loop {
+        let part = match timeout(idle, response.chunk()).await {
+            Ok(Ok(part)) => part,
+            Ok(Err(error)) => return Err(SourceError::Unreachable { call, source: error.without_url() }),
+            Err(_) => return Err(SourceError::Silent { call, seconds: idle.as_secs() }),
+        };
+        let Some(part) = part else { return Ok(body) };
+        if body.len() + part.len() > max {
+            return Err(SourceError::Malformed { call, reason: format!("its body is longer than {max} bytes") });
+        }
+        body.extend_from_slice(&part);
+    }
+}
+
+/// Unpacks zstd, on a blocking thread and to at most `max` bytes: a few packed bytes can stand for gigabytes.
+pub(super) async fn unpack(call: &'static str, packed: Vec<u8>, max: usize) -> Result<Vec<u8>, SourceError> {
+    let unpacked = tokio::task::spawn_blocking(move || {
+        let mut unpacked = Vec::new();
+        zstd::stream::read::Decoder::new(packed.as_slice())?.take(max as u64 + 1).read_to_end(&mut unpacked)?;
+        Ok(unpacked)
+    });
+    let malformed = |reason: String| SourceError::Malformed { call, reason };
+    match unpacked.await {
+        Ok(Ok(unpacked)) if unpacked.len() > max => Err(malformed(format!("it unpacks to more than {max} bytes"))),
+        Ok(Ok(unpacked)) => Ok(unpacked),
+        Ok(Err(error)) => Err(malformed(std::io::Error::to_string(&error))),
+        Err(_) => Err(malformed("unpacking was interrupted".to_owned())),
+    }
+}
+
+/// A header that must be there and mean something.
+pub(super) fn header_value<T: FromStr<Err: std::fmt::Display>>(
+    call: &'static str,
+    response: &Response,
+    name: &'static str,
+) -> Result<T, SourceError> {
+    let malformed = |reason: String| SourceError::Malformed { call, reason };
+    let value = response.headers().get(name).ok_or_else(|| malformed(format!("it has no {name} header")))?;
+    let text = value.to_str().map_err(|_| malformed(format!("its {name} header is no text")))?;
+    text.parse().map_err(|error| malformed(format!("{name}: {error}")))
+}
+
+fn builder() -> ClientBuilder {
+    Client::builder()
+        .user_agent(concat!("vski-sync-agent/", env!("CARGO_PKG_VERSION")))
+        .connect_timeout(CONNECT_TIMEOUT)
+        .redirect(Policy::none())
+        .no_proxy()
+}
+
+/// The message of an error body, else its text, in one bounded line.
+fn reason(body: Vec<u8>) -> String {
+    let json: Option<serde_json::Value> = serde_json::from_slice(&body).ok();
+    let message = json.as_ref().and_then(|json| json["error"].as_str()).map(str::to_owned);
+    let text = message.unwrap_or_else(|| String::from_utf8_lossy(&body).into_owned());
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    if line.is_empty() { "no reason given".to_owned() } else { line.chars().take(MAX_REASON).collect() }
+}
+
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds))
+}
+
+/// W3C trace headers, where the caller's span is exported.
+fn trace_headers() -> HeaderMap {
+    struct Carrier(HeaderMap);
+    impl Injector for Carrier {
+        fn set(&mut self, key: &str, value: String) {
+            if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(key.as_bytes()), HeaderValue::from_str(&value)) {
+                self.0.insert(name, value);
+            }
+        }
+    }
+    let mut carrier = Carrier(HeaderMap::new());
+    let context = tracing::Span::current().context();
+    opentelemetry::global::get_text_map_propagator(|propagator| propagator.inject_context(&context, &mut carrier));
+    carrier.0
+}

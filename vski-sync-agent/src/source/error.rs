@@ -1,0 +1,83 @@
+//! What a master did not answer, and why.
+
+use std::time::Duration;
+
+/// A call without a usable answer. The text never holds a token or a secret.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// No connection, or it broke.
+    #[error("reach the master for {call}")]
+    Unreachable {
+        /// The call.
+        call: &'static str,
+        /// The network's reason, without the address.
+        source: reqwest::Error,
+    },
+    /// Connected, and then nothing.
+    #[error("wait for the master's {call}: nothing came for {seconds} s")]
+    Silent {
+        /// The call.
+        call: &'static str,
+        /// How long it was waited for.
+        seconds: u64,
+    },
+    /// 401: the secrets differ, or the clocks.
+    #[error("authenticate at the master: {reason}")]
+    Unauthorized {
+        /// What the master said.
+        reason: String,
+    },
+    /// 403: the node at MASTER_URL does not serve replicas.
+    #[error("use the master's {call}: it is forbidden: {reason}")]
+    Forbidden {
+        /// The call.
+        call: &'static str,
+        /// What the master said.
+        reason: String,
+    },
+    /// 404.
+    #[error("find what {call} asks for: {reason}")]
+    NotFound {
+        /// The call.
+        call: &'static str,
+        /// What the master said.
+        reason: String,
+    },
+    /// 503 or 429: later.
+    #[error("use the master's {call}: it is overloaded or stopping")]
+    Overloaded {
+        /// The call.
+        call: &'static str,
+        /// When it wants to be asked again.
+        retry_after: Option<Duration>,
+    },
+    /// Any other status.
+    #[error("use the master's {call}: it answered {status}: {reason}")]
+    Refused {
+        /// The call.
+        call: &'static str,
+        /// The HTTP status.
+        status: u16,
+        /// What the master said.
+        reason: String,
+    },
+    /// An answer that is not the protocol's.
+    #[error("understand the master's {call}: {reason}")]
+    Malformed {
+        /// The call.
+        call: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+impl SourceError {
+    /// When the master wants to be asked again, if it said so.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Overloaded { retry_after, .. } => *retry_after,
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,96 @@
+use axum::Router;
+use axum::http::header::LOCATION;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use vski_replication::token::Secrets;
+
+use super::*;
+use crate::config::{Schedule, SyncConfig};
+use crate::testing::{FakeMaster, Master, SECRET};
+
+fn source(master_url: &str, secret: &str) -> Source {
+    let config =
+        SyncConfig { master_url: master_url.into(), ca: None, schedule: Schedule::Manual, omit: Default::default() };
+    let identity = Identity::new(Secrets::new(secret, None), "r001".into(), Some("http://r001".into()));
+    Source::new(&config, identity).unwrap()
+}
+
+/// A server that answers every changeset request with `respond`.
+async fn answering(respond: fn() -> Response) -> Source {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let router = Router::new().route(route::CHANGESET, get(move || async move { respond() }));
+    tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+    source(&url, SECRET)
+}
+
+async fn changeset(source: &Source) -> Result<Answer, SourceError> {
+    source.changeset("default", Master::new().position(), Duration::ZERO).await
+}
+
+#[tokio::test]
+async fn the_list_names_each_database_and_its_head() {
+    let (default, shop) = (Master::new(), Master::with_a_row());
+    let heads = [default.position(), shop.position()];
+    let master = FakeMaster::start([("default", default), ("shop", shop)]).await;
+    let listed = source(&master.url, SECRET).status(None, Duration::ZERO).await.unwrap();
+    assert_eq!(listed.iter().map(Listed::head).collect::<Vec<_>>(), heads);
+    assert_eq!(listed[1].name, "shop");
+}
+
+#[tokio::test]
+async fn another_secret_is_unauthorised_and_says_why_without_showing_anything() {
+    let master = FakeMaster::start([]).await;
+    let error = source(&master.url, "another secret").status(None, Duration::ZERO).await.unwrap_err();
+    let text = crate::error::chain(&error);
+    assert!(
+        matches!(error, SourceError::Unauthorized { .. }) && text.contains("JWT_SECRET must be the same"),
+        "{text}"
+    );
+    assert!(!text.contains("another secret") && !text.contains("ey"), "{text}");
+}
+
+#[tokio::test]
+async fn a_redirect_is_not_followed() {
+    let source = answering(|| (StatusCode::FOUND, [(LOCATION, "http://elsewhere/")]).into_response()).await;
+    let error = changeset(&source).await.unwrap_err().to_string();
+    assert!(error.contains("302") && error.contains("MASTER_URL") && error.contains("http://elsewhere/"), "{error}");
+}
+
+#[tokio::test]
+async fn an_overloaded_master_says_when_to_come_back() {
+    let source = answering(|| (StatusCode::SERVICE_UNAVAILABLE, [("retry-after", "7")]).into_response()).await;
+    assert_eq!(changeset(&source).await.unwrap_err().retry_after(), Some(Duration::from_secs(7)));
+}
+
+#[tokio::test]
+async fn an_answer_without_the_masters_head_is_malformed() {
+    let source = answering(|| StatusCode::NO_CONTENT.into_response()).await;
+    let error = changeset(&source).await.unwrap_err();
+    assert!(matches!(&error, SourceError::Malformed { reason, .. } if reason.contains("x-vski-")), "{error}");
+}
+
+#[tokio::test]
+async fn an_unreachable_master_is_told_without_its_address() {
+    let error = changeset(&source("http://127.0.0.1:9", SECRET)).await.unwrap_err();
+    let text = crate::error::chain(&error);
+    assert!(matches!(error, SourceError::Unreachable { .. }) && !text.contains("http://"), "{text}");
+}
+
+#[tokio::test]
+async fn a_packed_body_is_unpacked_up_to_its_limit() {
+    let packed = zstd::encode_all([0; 100_000].as_slice(), 1).unwrap();
+    assert_eq!(client::unpack("changeset", packed.clone(), 100_000).await.unwrap().len(), 100_000);
+    let error = client::unpack("changeset", packed, 99_999).await.unwrap_err();
+    assert!(error.to_string().contains("more than 99999 bytes"), "{error}");
+    assert!(client::unpack("changeset", b"not packed".to_vec(), 10).await.is_err());
+}
+
+#[tokio::test]
+async fn a_body_beyond_its_limit_is_given_up() {
+    let source = answering(|| (StatusCode::OK, "x".repeat(1000)).into_response()).await;
+    let request = source.request(Method::GET, route::CHANGESET);
+    let response = source.answer("changeset", request, ANSWER_MARGIN).await.unwrap();
+    let error = client::body("changeset", response, 999, IDLE_TIMEOUT).await.unwrap_err();
+    assert!(error.to_string().contains("longer than 999"), "{error}");
+}

@@ -1,0 +1,82 @@
+//! How the rest of the process talks to a running supervisor.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use vski_replication::datadir::{DataDirError, DirLock};
+use vski_replication::node::DatabaseState;
+
+use super::{Outcome, SyncReport};
+use crate::agent::Context;
+
+/// How long a requested sync is waited for.
+pub(crate) const SYNC_PATIENCE: Duration = Duration::from_secs(10 * 60);
+
+/// A running supervisor. Clones talk to the same one; dropping them all does not stop it.
+#[derive(Clone)]
+pub struct AgentHandle {
+    context: Arc<Context>,
+    requests: mpsc::Sender<oneshot::Sender<SyncReport>>,
+    shutdown: CancellationToken,
+    done: CancellationToken,
+    /// `None` once the supervisor has ended and let the directory go.
+    lock: Arc<Mutex<Option<DirLock>>>,
+}
+
+impl AgentHandle {
+    pub(super) fn new(
+        context: Arc<Context>,
+        requests: mpsc::Sender<oneshot::Sender<SyncReport>>,
+        shutdown: CancellationToken,
+        done: CancellationToken,
+        lock: Arc<Mutex<Option<DirLock>>>,
+    ) -> Self {
+        Self { context, requests, shutdown, done, lock }
+    }
+
+    /// Fetches the list of databases and brings each to where the master stands now. Waits at most ten minutes.
+    pub async fn sync_now(&self) -> SyncReport {
+        let failed = |reason: String| SyncReport { dbs: self.states(), outcome: Outcome::Failed(reason) };
+        let (reply, report) = oneshot::channel();
+        if self.requests.send(reply).await.is_err() {
+            return failed("the agent is stopping".to_owned());
+        }
+        match timeout(SYNC_PATIENCE, report).await {
+            Ok(Ok(report)) => report,
+            Ok(Err(_)) => failed("the agent is stopping".to_owned()),
+            Err(_) => failed(format!("not at the master's head after {} s", SYNC_PATIENCE.as_secs())),
+        }
+    }
+
+    /// How every database is doing, by name.
+    #[must_use]
+    pub fn states(&self) -> Vec<DatabaseState> {
+        self.context.board.states()
+    }
+
+    /// Whether a whole copy of every offered database was ever here.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.states().iter().all(|state| state.bootstrapped)
+    }
+
+    /// Records where commands reach this process. Nothing happens after the end.
+    pub fn set_admin(&self, url: String) -> Result<(), DataDirError> {
+        let mut lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        lock.as_mut().map_or(Ok(()), |lock| lock.set_admin(url))
+    }
+
+    /// Ends everything: transactions under way are finished, node.db is written, the directory's lock is let go.
+    pub async fn shutdown(&self) {
+        self.shutdown.cancel();
+        self.finished().await;
+    }
+
+    /// Returns when the supervisor has ended, for whatever reason.
+    pub async fn finished(&self) {
+        self.done.cancelled().await;
+    }
+}
