@@ -1,1 +1,29 @@
-//! wip
+//! VSKI's server: a REST API over SQLite databases, as a master that takes writes or as a replica that does not.
+//!
+//! Reading order: [`cli`] is what can be typed, [`config`] what can be set; [`serve`] builds [`app::App`] and runs it;
+//! [`http`] is the wire, [`store`] the databases, [`replication`] the master's side of replication. The replica's side
+//! is the crate `vski-sync-agent`. DESIGN.md beside this crate has the invariants.
+
+/// Commands.
+pub mod cli;
+
+/// Flags and variables of `serve`.
+pub mod config;
+
+/// Building, running and draining a node.
+pub mod serve;
+
+/// What a serving process owns.
+pub mod app;
+
+/// The REST API.
+pub mod http;
+
+/// Databases, collections, records.
+pub mod store;
+
+/// The master's side of replication.
+pub mod replication;
+
+/// What this process counts.
+pub mod metrics;

@@ -1,1 +1,5 @@
-fn main() {}
+//! `vski-server`: see `vski-server --help`.
+
+fn main() -> std::process::ExitCode {
+    vski_server::cli::main()
+}

@@ -1,1 +1,5 @@
-fn main() {}
+//! `vski-prod`: the server under the name that the quick start uses.
+
+fn main() -> std::process::ExitCode {
+    vski_server::cli::main()
+}

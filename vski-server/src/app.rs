@@ -1,0 +1,102 @@
+//! What a serving process owns.
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+use vski_replication::names;
+use vski_replication::node::Role;
+use vski_replication::token::{Audience, Bearer, Claims, Secrets, TokenError};
+
+use crate::metrics::Metrics;
+use crate::store::admins::{self, Admin};
+use crate::store::error::StoreError;
+use crate::store::master::Master;
+use crate::store::reader::Reader;
+use crate::store::replica::Replica;
+
+/// How this node is called.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// Its id.
+    pub id: String,
+    /// Its role, decided once at start.
+    pub role: Role,
+    /// Where clients reach it.
+    pub public_url: Option<String>,
+    /// Where its master is, without user info; on replicas.
+    pub master_url: Option<String>,
+}
+
+/// The databases, by what this node may do with them.
+#[derive(Clone)]
+pub enum Databases {
+    /// Read and written here.
+    Master(Arc<Master>),
+    /// Only read here.
+    Replica(Arc<Replica>),
+}
+
+/// Shared by all requests. Cheap to clone.
+#[derive(Clone)]
+pub struct App {
+    /// How this node is called.
+    pub identity: Arc<Identity>,
+    /// Signs and checks tokens.
+    pub secrets: Secrets,
+    /// What it serves.
+    pub databases: Databases,
+    /// What it counts.
+    pub metrics: Arc<Metrics>,
+    /// Cancelled when the process is asked to end: long polls answer at once.
+    pub shutdown: CancellationToken,
+}
+
+impl App {
+    /// A reader of one database.
+    pub fn reader(&self, name: &str) -> Result<Reader, StoreError> {
+        match &self.databases {
+            Databases::Master(master) => master.reader(name),
+            Databases::Replica(replica) => replica.reader(name),
+        }
+    }
+
+    /// Readers of all databases that are there, by name.
+    pub fn readers(&self) -> Result<Vec<Reader>, StoreError> {
+        match &self.databases {
+            Databases::Master(master) => Ok(master.all().into_iter().map(|database| database.reader).collect()),
+            Databases::Replica(replica) => {
+                let states = replica.states()?;
+                Ok(states.iter().filter_map(|state| replica.reader(&state.name).ok()).collect())
+            }
+        }
+    }
+
+    /// The admin that a token belongs to, if it still does. An operator's token belongs to nobody in particular.
+    pub async fn admin(&self, claims: &Claims) -> Result<Option<AdminToken>, StoreError> {
+        match (claims.bearer, claims.aud) {
+            (Bearer::Admin, Audience::Operator) => Ok(Some(AdminToken::Operator)),
+            (Bearer::Admin, Audience::User) => {
+                let id = claims.sub.clone();
+                let found = self.reader(names::DEFAULT_DATABASE)?.read(move |conn| admins::by_id(conn, &id)).await?;
+                let valid = found.filter(|admin| claims.tk.as_deref() == Some(admin.token_digest().as_str()));
+                Ok(valid.map(AdminToken::Admin))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// The claims of an Authorization header's value.
+    pub fn claims(&self, authorization: Option<&str>) -> Result<Claims, TokenError> {
+        let token = vski_replication::token::from_authorization(authorization.ok_or(TokenError::Missing)?);
+        if token.is_empty() { Err(TokenError::Missing) } else { self.secrets.verify(token) }
+    }
+}
+
+/// Whose admin token it is.
+#[derive(Clone, Debug)]
+pub enum AdminToken {
+    /// Somebody who knows the secret, on this machine.
+    Operator,
+    /// An admin who logged in.
+    Admin(Admin),
+}

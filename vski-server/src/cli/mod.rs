@@ -1,0 +1,108 @@
+//! What can be typed. `vski-server` and `vski-prod` are the same program.
+
+/// `serve`.
+mod serve;
+
+/// `admin upsert`.
+mod admin;
+
+/// `token replica`.
+mod token;
+
+/// `import`.
+mod import;
+
+/// `demo`.
+mod demo;
+
+/// The running node that a command goes through, or the directory itself.
+mod target;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use vski_sync_agent::cli::AgentCommand;
+use vski_sync_agent::config::parse_or_exit;
+
+/// A backend in a box over SQLite that scales reads with replicas
+#[derive(Parser)]
+#[command(name = "vski-server", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve the databases of a directory, as a master or a replica
+    Serve(crate::config::ServeArgs),
+    /// Make admins
+    #[command(subcommand)]
+    Admin(admin::AdminCommand),
+    /// Mint tokens
+    #[command(subcommand)]
+    Token(token::TokenCommand),
+    /// Import a file of records, one JSON object a line
+    Import(import::ImportArgs),
+    /// Start a master and replicas on this machine, with real data to try
+    Demo(demo::DemoArgs),
+    /// The sync agent: the same program as vski-sync-agent
+    #[command(subcommand)]
+    Agent(AgentCommand),
+}
+
+/// Parses the command line and runs the command.
+pub fn main() -> ExitCode {
+    end_with_parent();
+    match parse_or_exit::<Cli>().command {
+        Command::Serve(args) => serve::execute(&args),
+        Command::Admin(command) => report(admin::execute(command)),
+        Command::Token(command) => report(token::execute(command)),
+        Command::Import(args) => report(import::execute(&args)),
+        Command::Demo(args) => report(demo::execute(&args)),
+        Command::Agent(command) => vski_sync_agent::cli::execute(command),
+    }
+}
+
+/// A command that failed: what to tell, and the exit code: 2 for wrong use or setup, 1 for the rest.
+pub struct Failure {
+    message: String,
+    code: u8,
+}
+
+impl Failure {
+    /// The command was used wrongly or its surroundings are not fit.
+    pub fn setup(message: impl std::fmt::Display) -> Self {
+        Self { message: message.to_string(), code: 2 }
+    }
+
+    /// The work itself failed.
+    pub fn work(message: impl std::fmt::Display) -> Self {
+        Self { message: message.to_string(), code: 1 }
+    }
+}
+
+fn report(result: Result<(), Failure>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure { message, code }) => {
+            eprintln!("error: {}", message.replace('\n', " "));
+            ExitCode::from(code)
+        }
+    }
+}
+
+/// Runs a command's async part on a runtime of its own.
+fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let runtime =
+        tokio::runtime::Runtime::new().map_err(|error| Failure::setup(format!("start the runtime: {error}")))?;
+    runtime.block_on(work)
+}
+
+/// The demo's nodes end with it, even if it is killed.
+fn end_with_parent() {
+    if std::env::var_os(demo::END_WITH_PARENT).is_some() {
+        // Without it the node merely outlives a killed demo.
+        let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM));
+    }
+}

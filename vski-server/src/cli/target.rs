@@ -1,0 +1,230 @@
+//! Where a command does its work: through the API of the process that holds the directory, or, if there is none, in
+//! the directory itself under its lock.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::{Method, StatusCode};
+use serde_json::{Map, Value, json};
+use vski_replication::datadir::{DataDir, DirLock, Holder};
+use vski_replication::names::header;
+use vski_replication::node::{self, Role};
+use vski_replication::token::{Claims, Secrets};
+use vski_sync_agent::config::NodeConfig;
+
+use super::Failure;
+use crate::http::auth;
+use crate::metrics::Metrics;
+use crate::store::collections::{self, Collection, Wanted};
+use crate::store::error::StoreError;
+use crate::store::import;
+use crate::store::master::Master;
+
+/// How long one request may take.
+const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A record as it stands on a line.
+pub type Line = Map<String, Value>;
+
+/// Why a chunk of records was not stored.
+pub enum ChunkError {
+    /// A line of it, counted from 1 within the chunk.
+    Line(usize, String),
+    /// All of it.
+    Chunk(String),
+}
+
+/// Where the work is done.
+pub enum Target {
+    /// A running master.
+    Api(Api),
+    /// The directory, which nobody else has.
+    Directory { master: Arc<Master>, _lock: DirLock },
+}
+
+/// A running node's API, as an operator.
+pub struct Api {
+    client: reqwest::Client,
+    url: String,
+    secrets: Secrets,
+}
+
+impl Target {
+    /// The master that runs on the directory, or the directory.
+    pub fn find(node: &NodeConfig) -> Result<Self, Failure> {
+        let dir = DataDir::open(&node.data_dir).map_err(Failure::setup)?;
+        match dir.holder().map_err(Failure::setup)? {
+            Some(Holder { role, admin: Some(url), .. }) if role == "master" => {
+                Ok(Self::Api(Api::new(&url, &node.secrets)?))
+            }
+            Some(holder) if holder.role != "master" => Err(Failure::setup(format!(
+                "{} is used by {holder}, which cannot write: run this command where the master runs",
+                node.data_dir.display()
+            ))),
+            _ => {
+                dir.node_id(node.replica_id.as_deref()).map_err(Failure::setup)?;
+                let (lock, _node) =
+                    node::claim(&dir, Role::Master, Holder::this_process("command")).map_err(Failure::setup)?;
+                let metrics = Arc::new(Metrics::new().map_err(Failure::setup)?);
+                let master = Master::open(&dir, &metrics).map_err(|error| Failure::setup(error.describe()))?;
+                Ok(Self::Directory { master: Arc::new(master), _lock: lock })
+            }
+        }
+    }
+
+    /// Makes an admin, or gives one a new password.
+    pub async fn upsert_admin(&self, email: &str, password: &str) -> Result<(), Failure> {
+        match self {
+            Self::Api(api) => {
+                let body = json!({ "email": email, "password": password });
+                api.call(Method::POST, "/api/admins", None, Some(body.to_string())).await?;
+                Ok(())
+            }
+            Self::Directory { master, .. } => {
+                let made = auth::create(master, email.to_owned(), password.to_owned()).await;
+                made.map(|_| ()).map_err(|error| Failure::work(import::describe(&error)))
+            }
+        }
+    }
+
+    /// A collection, if there is one of that name.
+    pub async fn collection(&self, db: &str, name: &str) -> Result<Option<Collection>, Failure> {
+        match self {
+            Self::Api(api) => api.collection(db, name).await,
+            Self::Directory { master, .. } => {
+                let wanted = name.to_owned();
+                let reader = master.reader(db).map_err(|error| Failure::work(error.describe()))?;
+                match reader.read(move |conn| collections::view(conn, &wanted)).await {
+                    Ok(found) => Ok(Some(found)),
+                    Err(StoreError::NotFound(_)) => Ok(None),
+                    Err(error) => Err(Failure::work(error.describe())),
+                }
+            }
+        }
+    }
+
+    /// Makes a collection.
+    pub async fn create_collection(&self, db: &str, wanted: Wanted) -> Result<Collection, Failure> {
+        match self {
+            Self::Api(api) => {
+                let [list, view, ..] = &wanted.rules;
+                let rule = |rule: &Option<Option<String>>| json!(rule.clone().flatten());
+                let body = json!({
+                    "name": wanted.name, "fields": wanted.fields, "listRule": rule(list), "viewRule": rule(view),
+                });
+                let made = api.call(Method::POST, "/api/collections", Some(db), Some(body.to_string())).await?;
+                serde_json::from_value(made)
+                    .map_err(|error| Failure::work(format!("the node's answer is no collection: {error}")))
+            }
+            Self::Directory { master, .. } => {
+                let writer = master.database(db).map_err(|error| Failure::work(error.describe()))?.writer;
+                let again = wanted.clone();
+                let made = writer.schema(
+                    move |conn| collections::plan_create(conn, &wanted),
+                    move |conn| collections::create(conn, &again),
+                );
+                made.await.map_err(|error| Failure::work(import::describe(&error)))
+            }
+        }
+    }
+
+    /// Stores a chunk of records, all or nothing.
+    pub async fn insert(&self, db: &str, collection: &str, chunk: Vec<Line>) -> Result<(), ChunkError> {
+        match self {
+            Self::Api(api) => api.insert(db, collection, &chunk).await,
+            Self::Directory { master, .. } => {
+                let writer = master.database(db).map_err(|error| ChunkError::Chunk(error.describe()))?.writer;
+                let collection = collection.to_owned();
+                let stored = writer.rows(0, move |conn| import::insert(conn, &collection, &chunk)).await;
+                stored.map(|_| ()).map_err(|error| match error {
+                    StoreError::Line { line, message } => ChunkError::Line(line, message),
+                    other => ChunkError::Chunk(other.describe()),
+                })
+            }
+        }
+    }
+
+    /// Finishes the work.
+    pub fn close(self) {
+        if let Self::Directory { master, _lock } = self {
+            master.close();
+        }
+    }
+}
+
+impl Api {
+    /// The API at `url`.
+    pub fn new(url: &str, secrets: &Secrets) -> Result<Self, Failure> {
+        let client = reqwest::Client::builder().timeout(TIMEOUT).no_proxy().build().map_err(Failure::setup)?;
+        Ok(Self { client, url: url.to_owned(), secrets: secrets.clone() })
+    }
+
+    async fn call(&self, method: Method, path: &str, db: Option<&str>, body: Option<String>) -> Result<Value, Failure> {
+        let (status, answer) = self.send(method, path, db, body).await.map_err(Failure::work)?;
+        if status.is_success() {
+            return Ok(answer);
+        }
+        Err(Failure::work(reason(&answer)))
+    }
+
+    async fn collection(&self, db: &str, name: &str) -> Result<Option<Collection>, Failure> {
+        let path = format!("/api/collections/{name}");
+        let (status, answer) = self.send(Method::GET, &path, Some(db), None).await.map_err(Failure::work)?;
+        match status {
+            StatusCode::OK => serde_json::from_value(answer)
+                .map(Some)
+                .map_err(|error| Failure::work(format!("the node's answer is no collection: {error}"))),
+            StatusCode::NOT_FOUND if reason(&answer).contains("collection") => Ok(None),
+            _ => Err(Failure::work(reason(&answer))),
+        }
+    }
+
+    async fn insert(&self, db: &str, collection: &str, chunk: &[Line]) -> Result<(), ChunkError> {
+        let mut body = String::new();
+        for line in chunk {
+            body.push_str(&json!(line).to_string());
+            body.push('\n');
+        }
+        let path = format!("/api/collections/{collection}/import");
+        let (status, answer) = self.send(Method::POST, &path, Some(db), Some(body)).await.map_err(ChunkError::Chunk)?;
+        if status.is_success() {
+            return Ok(());
+        }
+        let line = answer["data"]["line"].as_u64().and_then(|line| usize::try_from(line).ok());
+        match (line, answer["data"]["reason"].as_str()) {
+            (Some(line), Some(message)) => Err(ChunkError::Line(line, message.to_owned())),
+            _ => Err(ChunkError::Chunk(reason(&answer))),
+        }
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        db: Option<&str>,
+        body: Option<String>,
+    ) -> Result<(StatusCode, Value), String> {
+        let mut request = self.client.request(method, format!("{}{path}", self.url));
+        request = request.bearer_auth(self.secrets.mint(&Claims::operator()));
+        if let Some(db) = db {
+            request = request.header(header::DATABASE_NAME, db);
+        }
+        let sent = request.body(body.unwrap_or_default()).send().await;
+        let response =
+            sent.map_err(|error| format!("the node at {} does not answer: {}", self.url, error.without_url()))?;
+        let status = response.status();
+        let text =
+            response.text().await.map_err(|error| format!("the node's answer broke off: {}", error.without_url()))?;
+        let answer = serde_json::from_str(&text).unwrap_or_else(|_| json!({ "error": format!("{status}: {text}") }));
+        Ok((status, answer))
+    }
+}
+
+/// The sentence of an error answer, with the refused fields.
+fn reason(answer: &Value) -> String {
+    let message = answer["error"].as_str().unwrap_or("the node refused without a reason");
+    let fields = answer["data"].as_object().into_iter().flatten();
+    let details: Vec<_> =
+        fields.filter_map(|(name, detail)| Some(format!("{name} {}", detail["message"].as_str()?))).collect();
+    if details.is_empty() { message.to_owned() } else { format!("{message}: {}", details.join("; ")) }
+}

@@ -1,0 +1,60 @@
+//! Databases: list, create. Admins only.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde::{Deserialize, Serialize};
+
+use super::error::ApiError;
+use super::extract::{Body, Caller};
+use super::state::MasterState;
+use crate::app::App;
+use crate::store::error::StoreError;
+use crate::store::master::Master;
+
+/// `GET /api/databases`.
+pub fn read_router() -> Router<App> {
+    Router::new().route("/api/databases", get(list))
+}
+
+/// `POST /api/databases {name}`.
+pub fn write_router() -> Router<MasterState> {
+    Router::new().route("/api/databases", post(create))
+}
+
+#[derive(Serialize)]
+struct DatabaseList {
+    items: Vec<DatabaseItem>,
+}
+
+#[derive(Serialize)]
+struct DatabaseItem {
+    name: String,
+}
+
+#[derive(Deserialize)]
+struct CreateDatabase {
+    name: String,
+}
+
+async fn list(State(app): State<App>, caller: Caller) -> Result<Json<DatabaseList>, ApiError> {
+    caller.require_admin()?;
+    let items = app.readers()?.iter().map(|reader| DatabaseItem { name: reader.name().to_owned() }).collect();
+    Ok(Json(DatabaseList { items }))
+}
+
+async fn create(
+    State(master): State<Arc<Master>>,
+    caller: Caller,
+    body: Body<CreateDatabase>,
+) -> Result<(StatusCode, Json<DatabaseItem>), ApiError> {
+    caller.require_admin()?;
+    let name = body.value.name.clone();
+    // Making a file waits for the disk.
+    let made = tokio::task::spawn_blocking(move || master.create(&body.value.name)).await;
+    made.map_err(|_| StoreError::ShuttingDown)??;
+    Ok((StatusCode::OK, Json(DatabaseItem { name })))
+}

@@ -1,0 +1,105 @@
+//! The one border between errors and HTTP: status, envelope, and what the caller may know.
+//!
+//! Envelope: `{error, code, status, message, data}`; `status` equals `code` and `message` equals `error`, the keys of
+//! the specification and of PocketBase. `data` has `{code, message}` per refused field.
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Map, Value, json};
+
+use crate::store::error::StoreError;
+
+/// Seconds after which a refused caller may try again.
+const RETRY_AFTER_SECONDS: u64 = 1;
+
+/// An error as the caller sees it.
+#[derive(Debug)]
+pub struct ApiError {
+    /// The HTTP status.
+    pub status: StatusCode,
+    /// One sentence: what was wrong and what to do.
+    pub message: String,
+    /// Details by field or by name.
+    pub data: Map<String, Value>,
+}
+
+impl ApiError {
+    /// An error with this status and text.
+    pub fn new(status: StatusCode, message: impl Into<String>) -> Self {
+        Self { status, message: message.into(), data: Map::new() }
+    }
+
+    /// 400.
+    pub fn bad_request(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, message)
+    }
+
+    /// 401: no valid token.
+    pub fn unauthorized(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, message)
+    }
+
+    /// 403: a valid caller who may not.
+    pub fn forbidden(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, message)
+    }
+
+    /// 404.
+    pub fn not_found(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, message)
+    }
+
+    /// Adds a detail.
+    #[must_use]
+    pub fn with(mut self, key: &str, value: impl Into<Value>) -> Self {
+        self.data.insert(key.to_owned(), value.into());
+        self
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let Self { status, message, data } = self;
+        let code = status.as_u16();
+        let body = json!({ "error": message, "code": code, "status": code, "message": message, "data": data });
+        let mut response = (status, axum::Json(body)).into_response();
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER_SECONDS.into());
+        }
+        if status == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        let status = match &error {
+            StoreError::NotFound(_) => StatusCode::NOT_FOUND,
+            StoreError::Forbidden(_) => StatusCode::FORBIDDEN,
+            StoreError::Invalid(_) | StoreError::Fields(_) | StoreError::Line { .. } => StatusCode::BAD_REQUEST,
+            StoreError::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            StoreError::Overloaded
+            | StoreError::ShuttingDown
+            | StoreError::NotReady(_)
+            | StoreError::ReadTimeout(_) => StatusCode::SERVICE_UNAVAILABLE,
+            StoreError::DiskFull => StatusCode::INSUFFICIENT_STORAGE,
+            StoreError::Log(_) | StoreError::Directory(_) | StoreError::Sqlite(_) => {
+                tracing::error!(error = error.describe(), "a request failed");
+                return Self::new(StatusCode::INTERNAL_SERVER_ERROR, "the server could not do this; its log says why");
+            }
+        };
+        let mut api = Self::new(status, error.to_string());
+        match error {
+            StoreError::Fields(fields) => {
+                for field in fields {
+                    api = api.with(&field.field, json!({ "code": field.code, "message": field.message }));
+                }
+                api
+            }
+            StoreError::Line { line, message } => api.with("line", line).with("reason", message),
+            _ => api,
+        }
+    }
+}

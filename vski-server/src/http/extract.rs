@@ -1,0 +1,216 @@
+//! What handlers take from a request: the database it is about, who asks, and a JSON body.
+
+use std::net::SocketAddr;
+
+use axum::extract::{ConnectInfo, FromRef, FromRequest, FromRequestParts, Query, Request};
+use axum::http::request::Parts;
+use axum::http::{StatusCode, header};
+use bytes::Bytes;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use vski_replication::names;
+use vski_replication::token::{Audience, Bearer, Claims, TokenError};
+
+use super::error::ApiError;
+use crate::app::{AdminToken, App};
+use crate::replication::replicas::Calling;
+
+/// Largest request body, bytes.
+pub const MAX_BODY_BYTES: usize = 32 << 20;
+
+/// The database a request is about: `?db=`, else `X-DBName`, else `default`.
+pub struct DbName(pub String);
+
+#[derive(Deserialize)]
+struct DbQuery {
+    db: Option<String>,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for DbName {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, ApiError> {
+        let query: Query<DbQuery> =
+            Query::try_from_uri(&parts.uri).map_err(|error| ApiError::bad_request(error.body_text()))?;
+        let header = parts.headers.get(names::header::DATABASE_NAME).and_then(|value| value.to_str().ok());
+        let name = query.0.db.or_else(|| header.map(str::to_owned)).filter(|name| !name.is_empty());
+        Ok(Self(name.unwrap_or_else(|| names::DEFAULT_DATABASE.to_owned())))
+    }
+}
+
+/// Query parameters, refused in our envelope.
+pub struct Params<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, ApiError> {
+        match Query::try_from_uri(&parts.uri) {
+            Ok(Query(params)) => Ok(Self(params)),
+            Err(error) => Err(ApiError::bad_request(error.body_text())),
+        }
+    }
+}
+
+/// Whoever asks: a guest where the token is missing or invalid, since a public collection is open to them all the same.
+pub struct Caller {
+    /// The admin, if it is one.
+    pub admin: Option<AdminToken>,
+    refused: Option<TokenError>,
+}
+
+impl Caller {
+    /// Only for admins.
+    pub fn require_admin(&self) -> Result<&AdminToken, ApiError> {
+        match (&self.admin, self.refused) {
+            (Some(admin), _) => Ok(admin),
+            (None, Some(reason)) => Err(ApiError::unauthorized(format!("only admins may do this: {reason}"))),
+            (None, None) => {
+                Err(ApiError::forbidden("only admins may do this, and this token is not an admin's, or no longer"))
+            }
+        }
+    }
+
+    /// Whether rules do not apply.
+    pub fn is_admin(&self) -> bool {
+        self.admin.is_some()
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Caller
+where
+    App: FromRef<S>,
+{
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let app = App::from_ref(state);
+        match app.claims(authorization(parts)) {
+            Ok(claims) => Ok(Self { admin: app.admin(&claims).await?, refused: None }),
+            Err(reason) => Ok(Self { admin: None, refused: Some(reason) }),
+        }
+    }
+}
+
+/// A replica, or an admin where the route allows one.
+pub struct Peer {
+    /// The replica's id, by its token; an admin's id otherwise.
+    pub id: String,
+    /// Whether it is an admin or an operator.
+    pub is_admin: bool,
+    /// Its public address.
+    pub public_url: Option<String>,
+    /// Its process.
+    pub boot_id: Option<String>,
+}
+
+impl Peer {
+    /// Only for replicas.
+    pub fn require_replica(self) -> Result<Self, ApiError> {
+        if self.is_admin {
+            Err(ApiError::forbidden("only replicas may do this: send a replica's token"))
+        } else {
+            Ok(self)
+        }
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Peer
+where
+    App: FromRef<S>,
+{
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let app = App::from_ref(state);
+        let claims = match app.claims(authorization(parts)) {
+            Ok(claims) => claims,
+            Err(reason) => {
+                let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0.to_string());
+                let id = text_header(parts, names::header::REPLICA_ID).unwrap_or_default();
+                tracing::warn!(%reason, id, peer = peer.unwrap_or_default(), "replica authentication failed");
+                app.metrics.replica_auth_failures.with_label_values(&[reason_label(reason)]).inc();
+                return Err(ApiError::unauthorized(reason.to_string()));
+            }
+        };
+        let is_admin = match claims {
+            Claims { bearer: Bearer::Replica, aud: Audience::Replica, .. } => false,
+            ref other if app.admin(other).await?.is_some() => true,
+            _ => return Err(ApiError::forbidden("this token is a user's: the replication routes need a replica's")),
+        };
+        Ok(Self {
+            id: claims.sub,
+            is_admin,
+            public_url: text_header(parts, names::header::REPLICA_PUBLIC_URL),
+            boot_id: text_header(parts, names::header::REPLICA_BOOT_ID),
+        })
+    }
+}
+
+impl Calling for Peer {
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn public_url(&self) -> Option<&str> {
+        self.public_url.as_deref()
+    }
+
+    fn boot_id(&self) -> Option<&str> {
+        self.boot_id.as_deref()
+    }
+}
+
+/// A JSON body, whatever its Content-Type says, and its size in bytes.
+pub struct Body<T> {
+    /// The parsed value.
+    pub value: T,
+    /// Bytes it took on the wire.
+    pub bytes: usize,
+}
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        let bytes = RawBody::from_request(request, state).await?.0;
+        let value = serde_json::from_slice(&bytes).map_err(|error| {
+            ApiError::bad_request(format!("the request body is not the JSON expected here: {error}"))
+        })?;
+        Ok(Self { value, bytes: bytes.len() })
+    }
+}
+
+/// A body as it came.
+pub struct RawBody(pub Bytes);
+
+impl<S: Send + Sync> FromRequest<S> for RawBody {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        Bytes::from_request(request, state).await.map(Self).map_err(|rejection| match rejection.status() {
+            StatusCode::PAYLOAD_TOO_LARGE => ApiError::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                format!("the request body is over {MAX_BODY_BYTES} bytes: split it"),
+            ),
+            status => ApiError::new(status, rejection.body_text()),
+        })
+    }
+}
+
+fn authorization(parts: &Parts) -> Option<&str> {
+    parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok())
+}
+
+fn text_header(parts: &Parts, name: &str) -> Option<String> {
+    parts.headers.get(name).and_then(|value| value.to_str().ok()).map(|value| value.chars().take(200).collect())
+}
+
+fn reason_label(reason: TokenError) -> &'static str {
+    match reason {
+        TokenError::Missing => "missing",
+        TokenError::Expired => "expired",
+        TokenError::Signature => "signature",
+        TokenError::Malformed => "malformed",
+    }
+}

@@ -1,0 +1,113 @@
+//! What happens to every request: it is counted and traced, its response names this node, and a replica refuses
+//! writes before anything else looks at them.
+
+use std::time::Instant;
+
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+use tower_http::cors::{AllowHeaders, AllowMethods, Any, CorsLayer};
+use tracing::{Instrument, field};
+use vski_replication::names::header;
+use vski_replication::node::Role;
+
+use crate::app::App;
+
+/// Counts a request and gives it a span, which goes to the OTLP collector if there is one.
+pub async fn observe(State(app): State<App>, request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let method = request.method().clone();
+    let matched = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
+    let route = matched.unwrap_or_else(|| "unmatched".to_owned());
+    let span = tracing::info_span!(
+        "http request",
+        otel.name = format!("{method} {route}"),
+        otel.kind = "server",
+        http.request.method = %method,
+        http.route = route,
+        url.path = request.uri().path(),
+        http.response.status_code = field::Empty,
+    );
+    let response = next.run(request).instrument(span.clone()).await;
+    let status = response.status();
+    span.record("http.response.status_code", status.as_u16());
+    let known = matches!(method.as_str(), "GET" | "HEAD" | "POST" | "PUT" | "PATCH" | "DELETE" | "OPTIONS");
+    let method = if known { method.as_str() } else { "other" };
+    app.metrics.http_requests.with_label_values(&[method, &route, status.as_str()]).inc();
+    app.metrics.http_seconds.with_label_values(&[&route]).observe(started.elapsed().as_secs_f64());
+    response
+}
+
+/// Every response says which node it came from, errors and preflights included.
+pub async fn identify(State(app): State<App>, request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    let identity = &app.identity;
+    let mut set = |name: &'static str, value: &str| {
+        // An address from the operator may hold what no header can; then it is left out.
+        if let Ok(value) = HeaderValue::from_str(value) {
+            response.headers_mut().insert(HeaderName::from_static(name), value);
+        }
+    };
+    set(header::REPLICA_MODE, identity.role.name());
+    set(header::REPLICA_ID, &identity.id);
+    if let Some(master) = &identity.master_url {
+        set(header::MASTER_URL, master);
+    }
+    response
+}
+
+/// Lets browsers of any origin in and shows them our headers.
+pub fn cors() -> CorsLayer {
+    let exposed = [header::REPLICA_MODE, header::REPLICA_ID, header::MASTER_URL].map(HeaderName::from_static);
+    CorsLayer::new()
+        .allow_origin(Any)
+        .allow_methods(AllowMethods::mirror_request())
+        .allow_headers(AllowHeaders::mirror_request())
+        .expose_headers(exposed)
+}
+
+/// On a replica a write is refused before authentication, body and path are looked at (the specification's text).
+pub async fn read_only(State(app): State<App>, request: Request, next: Next) -> Response {
+    if app.identity.role == Role::Replica && is_write(request.method()) && !is_allowed(request.uri().path()) {
+        let body = json!({ "error": "replica is read-only", "code": 403 });
+        return (StatusCode::FORBIDDEN, axum::Json(body)).into_response();
+    }
+    next.run(request).await
+}
+
+fn is_write(method: &Method) -> bool {
+    !matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::CONNECT)
+}
+
+/// Logins and what is about replication itself.
+fn is_allowed(path: &str) -> bool {
+    let workflows = path.strip_prefix("/api/workflows").is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    path.ends_with("/auth-with-password")
+        || path.ends_with("/auth-refresh")
+        || path.starts_with("/api/replica/")
+        || workflows
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_logins_replication_and_workflows_pass_a_replica() {
+        for path in [
+            "/api/admins/auth-with-password",
+            "/api/collections/users/auth-refresh",
+            "/api/replica/sync",
+            "/api/workflows",
+            "/api/workflows/1",
+        ] {
+            assert!(is_allowed(path), "{path}");
+        }
+        for path in ["/", "/api/collections/posts/records", "/api/replicas", "/api/workflowsx", "/auth-with-password/x"]
+        {
+            assert!(!is_allowed(path), "{path}");
+        }
+    }
+}

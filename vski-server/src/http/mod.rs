@@ -1,0 +1,94 @@
+//! The HTTP API. One function lists the routes of each role, one the layers in order.
+
+/// Liveness, readiness, metrics.
+mod health;
+
+/// Databases: list, create.
+mod databases;
+
+/// Collections: list, view, create, update.
+mod collections;
+
+/// Records of a collection.
+mod records;
+
+/// Admins: log in, make.
+pub mod auth;
+
+/// What replicas ask a master.
+mod replica;
+
+/// What a replica does on request: sync now.
+mod sync;
+
+/// What handlers take from a request.
+mod extract;
+
+/// The states that handlers run in.
+pub mod state;
+
+/// What happens to every request on its way in and out.
+mod layers;
+
+/// Errors as callers see them.
+mod error;
+
+use axum::extract::DefaultBodyLimit;
+use axum::http::{Method, StatusCode, Uri};
+use axum::{Router, middleware};
+use vski_sync_agent::supervisor::AgentHandle;
+
+use self::error::ApiError;
+use self::state::MasterState;
+use crate::app::App;
+
+/// Everything a master answers.
+pub fn master_router(state: MasterState) -> Router {
+    let app = state.app.clone();
+    let routes = Router::new()
+        .merge(databases::write_router())
+        .merge(collections::write_router())
+        .merge(records::write_router())
+        .merge(auth::write_router())
+        .merge(replica::master_router())
+        .with_state(state);
+    with_layers(routes.merge(read_routes(&app)), app)
+}
+
+/// Everything a replica answers. There is no writer in its state, so no route of it can write.
+pub fn replica_router(app: App, agent: Option<AgentHandle>) -> Router {
+    let routes = Router::new().merge(sync::router(app.clone(), agent)).merge(read_routes(&app));
+    with_layers(routes, app)
+}
+
+/// What both roles answer from their own files.
+fn read_routes(app: &App) -> Router {
+    Router::new()
+        .merge(health::router())
+        .merge(databases::read_router())
+        .merge(collections::read_router())
+        .merge(records::read_router())
+        .merge(auth::read_router())
+        .merge(replica::read_router())
+        .with_state(app.clone())
+}
+
+/// The layers from the inside out: the last one sees a request first and its response last.
+fn with_layers(routes: Router, app: App) -> Router {
+    routes
+        .fallback(no_route)
+        .method_not_allowed_fallback(no_method)
+        .layer(DefaultBodyLimit::max(extract::MAX_BODY_BYTES))
+        .layer(middleware::from_fn_with_state(app.clone(), layers::read_only))
+        .layer(layers::cors())
+        .layer(middleware::from_fn_with_state(app.clone(), layers::identify))
+        .layer(middleware::from_fn_with_state(app, layers::observe))
+}
+
+async fn no_route(uri: Uri) -> ApiError {
+    ApiError::not_found(format!("there is no route {}", uri.path()))
+}
+
+async fn no_method(method: Method, uri: Uri) -> ApiError {
+    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, format!("{} does not take {method}", uri.path()))
+}

@@ -1,0 +1,179 @@
+//! Records of a collection: list, view, create, update, delete, import. The collection's rules say who may.
+
+use std::sync::Arc;
+
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::routing::{get, patch, post};
+use axum::{Json, Router};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::error::ApiError;
+use super::extract::{Body, Caller, DbName, Params, RawBody};
+use super::state::MasterState;
+use crate::app::App;
+use crate::store::collections::{self, Collection, Rules};
+use crate::store::error::StoreError;
+use crate::store::import;
+use crate::store::master::Master;
+use crate::store::records::{self, DEFAULT_PER_PAGE, MAX_PER_PAGE};
+
+const RECORDS: &str = "/api/collections/{collection}/records";
+const RECORD: &str = "/api/collections/{collection}/records/{id}";
+
+/// `GET …/records?page=&perPage=&skipTotal=`, `GET …/records/{id}`.
+pub fn read_router() -> Router<App> {
+    Router::new().route(RECORDS, get(list)).route(RECORD, get(view))
+}
+
+/// `POST …/records`, `PATCH` and `DELETE …/records/{id}`, `POST …/import` (NDJSON, admins only, all or nothing).
+pub fn write_router() -> Router<MasterState> {
+    Router::new()
+        .route(RECORDS, post(create))
+        .route(RECORD, patch(update).delete(delete))
+        .route("/api/collections/{collection}/import", post(import_lines))
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ListParams {
+    page: Option<i64>,
+    per_page: Option<i64>,
+    skip_total: Option<String>,
+    filter: Option<String>,
+    sort: Option<String>,
+    expand: Option<String>,
+    fields: Option<String>,
+}
+
+impl ListParams {
+    /// Parameters that would change the answer are refused rather than ignored.
+    fn check(&self) -> Result<(), ApiError> {
+        let later =
+            [("filter", &self.filter), ("sort", &self.sort), ("expand", &self.expand), ("fields", &self.fields)];
+        match later.iter().find(|(_, value)| value.as_ref().is_some_and(|value| !value.is_empty())) {
+            Some((name, _)) => Err(ApiError::bad_request(format!("{name} is not supported yet: leave it out"))),
+            None => Ok(()),
+        }
+    }
+}
+
+async fn list(
+    State(app): State<App>,
+    caller: Caller,
+    DbName(db): DbName,
+    Path(collection): Path<String>,
+    Params(params): Params<ListParams>,
+) -> Result<Json<Value>, ApiError> {
+    params.check()?;
+    let page = u64::try_from(params.page.unwrap_or(1)).unwrap_or(1).max(1);
+    let per_page = params.per_page.and_then(|wanted| u64::try_from(wanted).ok()).filter(|wanted| *wanted > 0);
+    let per_page = per_page.unwrap_or(DEFAULT_PER_PAGE).min(MAX_PER_PAGE);
+    let count = !matches!(params.skip_total.as_deref(), Some("1" | "true" | "t"));
+    let admin = caller.is_admin();
+    let reader = app.reader(&db)?;
+    let found = reader.read(move |conn| {
+        let collection = allowed(collections::view(conn, &collection)?, admin, |rules| &rules.list_rule)?;
+        records::list(conn, &collection, page, per_page, count)
+    });
+    let found = found.await?;
+    // PocketBase's answer where nothing was counted.
+    let total = found.total.map_or(json!(-1), |total| json!(total));
+    let pages = found.total.map_or(json!(-1), |total| json!(total.div_ceil(found.per_page)));
+    Ok(Json(json!({
+        "page": found.page, "perPage": found.per_page, "totalItems": total, "totalPages": pages, "items": found.items,
+    })))
+}
+
+async fn view(
+    State(app): State<App>,
+    caller: Caller,
+    DbName(db): DbName,
+    Path((collection, id)): Path<(String, String)>,
+) -> Result<Json<Value>, ApiError> {
+    let admin = caller.is_admin();
+    let reader = app.reader(&db)?;
+    let found = reader.read(move |conn| {
+        let collection = allowed(collections::view(conn, &collection)?, admin, |rules| &rules.view_rule)?;
+        records::view(conn, &collection, &id)
+    });
+    Ok(Json(found.await?))
+}
+
+async fn create(
+    State(master): State<Arc<Master>>,
+    caller: Caller,
+    DbName(db): DbName,
+    Path(collection): Path<String>,
+    body: Body<Map<String, Value>>,
+) -> Result<Json<Value>, ApiError> {
+    let admin = caller.is_admin();
+    let writer = master.database(&db)?.writer;
+    let made = writer.rows(body.bytes, move |conn| {
+        let collection = allowed(collections::view(conn, &collection)?, admin, |rules| &rules.create_rule)?;
+        records::create(conn, &collection, &records::check(&collection, &body.value, false)?)
+    });
+    Ok(Json(made.await?))
+}
+
+async fn update(
+    State(master): State<Arc<Master>>,
+    caller: Caller,
+    DbName(db): DbName,
+    Path((collection, id)): Path<(String, String)>,
+    body: Body<Map<String, Value>>,
+) -> Result<Json<Value>, ApiError> {
+    let admin = caller.is_admin();
+    let writer = master.database(&db)?.writer;
+    let updated = writer.rows(body.bytes, move |conn| {
+        let collection = allowed(collections::view(conn, &collection)?, admin, |rules| &rules.update_rule)?;
+        records::update(conn, &collection, &id, &records::check(&collection, &body.value, true)?)
+    });
+    Ok(Json(updated.await?))
+}
+
+async fn delete(
+    State(master): State<Arc<Master>>,
+    caller: Caller,
+    DbName(db): DbName,
+    Path((collection, id)): Path<(String, String)>,
+) -> Result<StatusCode, ApiError> {
+    let admin = caller.is_admin();
+    let writer = master.database(&db)?.writer;
+    let deleted = writer.rows(id.len(), move |conn| {
+        let collection = allowed(collections::view(conn, &collection)?, admin, |rules| &rules.delete_rule)?;
+        records::delete(conn, &collection, &id)
+    });
+    deleted.await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn import_lines(
+    State(master): State<Arc<Master>>,
+    caller: Caller,
+    DbName(db): DbName,
+    Path(collection): Path<String>,
+    RawBody(body): RawBody,
+) -> Result<Json<Value>, ApiError> {
+    caller.require_admin()?;
+    let text =
+        std::str::from_utf8(&body).map_err(|error| ApiError::bad_request(format!("the body is not UTF-8: {error}")))?;
+    let parse = |(at, line): (usize, &str)| {
+        import::parse_line(line).map_err(|message| StoreError::Line { line: at + 1, message })
+    };
+    let chunk: Vec<_> = text.lines().enumerate().map(parse).collect::<Result<_, _>>()?;
+    let writer = master.database(&db)?.writer;
+    let imported = writer.rows(body.len(), move |conn| import::insert(conn, &collection, &chunk)).await?;
+    Ok(Json(json!({ "imported": imported })))
+}
+
+/// The collection, if its rule lets the caller through: admins always, everyone where the rule is empty.
+fn allowed(collection: Collection, admin: bool, rule: fn(&Rules) -> &Option<String>) -> Result<Collection, StoreError> {
+    if admin || rule(&collection.rules).as_deref() == Some("") {
+        return Ok(collection);
+    }
+    let message =
+        format!("only admins may do this in collection {}: log in, or let an admin open its rule", collection.name);
+    Err(StoreError::Forbidden(message))
+}

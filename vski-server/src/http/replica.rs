@@ -1,0 +1,280 @@
+//! What replicas ask a master (docs/ARCHITECTURE.md has the protocol). Every call carries a replica's token.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{Path, Request, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header as http_header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tower::ServiceExt;
+use tower_http::services::ServeFile;
+use vski_replication::changelog::{self, Head, Standing};
+use vski_replication::entry::Entry;
+use vski_replication::names::{self, header, route};
+use vski_replication::position::{Chain, DatabaseId, Epoch, Position};
+use vski_replication::schema;
+use vski_replication::snapshot::Manifest;
+
+use super::error::ApiError;
+use super::extract::{Body, Params, Peer};
+use super::state::MasterState;
+use crate::app::App;
+use crate::replication::replicas::Replicas;
+use crate::replication::snapshot::Snapshots;
+use crate::replication::status;
+use crate::store::master::Master;
+
+/// Longest a long poll waits, seconds.
+const MAX_WAIT_SECONDS: u64 = 60;
+
+/// Payload of one batch of entries, bytes; a single larger entry still goes whole.
+const BATCH_BYTES: usize = 8 << 20;
+
+/// zstd's level for entries: fast, and most of the gain.
+const COMPRESSION_LEVEL: i32 = 1;
+
+/// `GET /api/replica/status` and `schema-sync`: answered from this node's own files.
+pub fn read_router() -> Router<App> {
+    Router::new().route(route::STATUS, get(status)).route(route::SCHEMA_SYNC, get(schema_sync))
+}
+
+/// `GET changeset`, `GET snapshot`, `GET snapshot/{id}`, `POST session`.
+pub fn master_router() -> Router<MasterState> {
+    Router::new()
+        .route(route::CHANGESET, get(changeset))
+        .route(route::SNAPSHOT, get(snapshot))
+        .route(&format!("{}/{{id}}", route::SNAPSHOT), get(snapshot_file))
+        .route(route::SESSION, post(session))
+}
+
+#[derive(Deserialize)]
+struct StatusParams {
+    wait: Option<u64>,
+    known: Option<String>,
+}
+
+async fn status(
+    State(app): State<App>,
+    _peer: Peer,
+    Params(params): Params<StatusParams>,
+) -> Result<Json<Value>, ApiError> {
+    let known: Option<Vec<&str>> =
+        params.known.as_deref().map(|known| known.split(',').filter(|name| !name.is_empty()).collect());
+    if let (Some(wait), Some(known)) = (params.wait, known) {
+        status::wait_for_other_set(&app, &known, Duration::from_secs(wait.min(MAX_WAIT_SECONDS))).await;
+    }
+    Ok(Json(json!({ "dbs": status::databases(&app).await? })))
+}
+
+#[derive(Deserialize)]
+struct SchemaParams {
+    db: String,
+    version: Option<u64>,
+}
+
+async fn schema_sync(
+    State(app): State<App>,
+    _peer: Peer,
+    Params(params): Params<SchemaParams>,
+) -> Result<Json<Value>, ApiError> {
+    let SchemaParams { db, version } = params;
+    let wanted = version;
+    let reader = app.reader(&db)?;
+    let found = reader.read(move |conn| {
+        let objects = match wanted {
+            Some(version) => changelog::schema_at(conn, version)?,
+            None => Some(schema::objects(conn)?),
+        };
+        Ok((objects, changelog::head(conn)?, changelog::schema_version(conn)?))
+    });
+    let (objects, head, schema_version) = found.await?;
+    let objects = objects.ok_or_else(|| ApiError::not_found("the log no longer tells the schema at that version"))?;
+    Ok(Json(json!({
+        "db": db,
+        "version": version.unwrap_or(head.position.version),
+        "schemaVersion": schema_version,
+        "hash": schema::hash_objects(&objects),
+        "objects": objects,
+    })))
+}
+
+#[derive(Deserialize)]
+struct ChangesetParams {
+    db: String,
+    epoch: Epoch,
+    version: u64,
+    chain: Chain,
+    wait: Option<u64>,
+}
+
+/// What the log has for a peer, read in one transaction.
+struct Found {
+    head: Head,
+    database_id: DatabaseId,
+    standing: Standing,
+    base: Position,
+    entries: Vec<Entry>,
+}
+
+async fn changeset(
+    State(state): State<MasterState>,
+    peer: Peer,
+    Params(params): Params<ChangesetParams>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let peer = peer.require_replica()?;
+    let position = Position { epoch: params.epoch, version: params.version, chain: params.chain };
+    let database = state.master.database(&params.db)?;
+    let mut head = database.writer.head();
+    head.mark_unchanged();
+    let mut found = find(&database, position).await?;
+    if found.standing == Standing::AtHead && params.wait.is_some_and(|wait| wait > 0) {
+        let wait = Duration::from_secs(params.wait.unwrap_or(0).min(MAX_WAIT_SECONDS));
+        tokio::select! {
+            _ = head.changed() => found = find(&database, position).await?,
+            () = tokio::time::sleep(wait) => {}
+            () = state.app.shutdown.cancelled() => {}
+        }
+    }
+    if matches!(found.standing, Standing::AtHead | Standing::Behind) {
+        // The position sent is the acknowledgement.
+        state.replicas.heard(&peer, &params.db, position);
+    }
+    answer(found, &headers).map(|(status, body)| body.with_status(status))
+}
+
+async fn find(database: &crate::store::database::Database, peer: Position) -> Result<Found, ApiError> {
+    let found = database.reader.read(move |conn| {
+        let standing = changelog::standing(conn, peer)?;
+        let entries = match standing {
+            Standing::Behind => changelog::read_after(conn, peer.version, BATCH_BYTES)?,
+            _ => Vec::new(),
+        };
+        Ok(Found {
+            head: changelog::head(conn)?,
+            database_id: changelog::database_id(conn)?,
+            base: changelog::base(conn)?.position,
+            standing,
+            entries,
+        })
+    });
+    Ok(found.await?)
+}
+
+/// A body with the headers that every changeset answer has.
+struct Answer {
+    headers: HeaderMap,
+    body: Vec<u8>,
+}
+
+impl Answer {
+    fn with_status(self, status: StatusCode) -> Response {
+        (status, self.headers, self.body).into_response()
+    }
+}
+
+fn answer(found: Found, request: &HeaderMap) -> Result<(StatusCode, Answer), ApiError> {
+    let mut headers = HeaderMap::new();
+    let text = |value: String| HeaderValue::from_str(&value).expect("hex digits and numbers are header text");
+    headers.insert(header::HEAD, text(found.head.position.to_string()));
+    headers.insert(header::DATABASE_ID, text(found.database_id.to_string()));
+    headers.insert(header::SCHEMA_HASH, text(found.head.schema_hash.to_string()));
+    let head = found.head.position;
+    let refusal = match found.standing {
+        Standing::AtHead => return Ok((StatusCode::NO_CONTENT, Answer { headers, body: Vec::new() })),
+        Standing::Behind => {
+            let body = frames(&found.entries, request, &mut headers)?;
+            return Ok((StatusCode::OK, Answer { headers, body }));
+        }
+        Standing::Diverged { common } => {
+            let message = "this log does not contain the position sent: the histories have parted";
+            ApiError::new(StatusCode::CONFLICT, message).with("common", common.to_string())
+        }
+        Standing::BelowBase { base } => {
+            let message = "the entries after the position sent are no longer kept";
+            ApiError::new(StatusCode::GONE, message).with("base", base.to_string())
+        }
+    };
+    let refusal = refusal.with("head", head.to_string()).with("databaseId", found.database_id.to_string());
+    headers.insert(http_header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    let status = refusal.status;
+    let body = json!({
+        "error": refusal.message, "code": status.as_u16(), "status": status.as_u16(), "message": refusal.message, "data": refusal.data,
+    });
+    tracing::warn!(base = %found.base, %head, %status, "a replica's position is not in this log");
+    Ok((status, Answer { headers, body: body.to_string().into_bytes() }))
+}
+
+fn frames(entries: &[Entry], request: &HeaderMap, headers: &mut HeaderMap) -> Result<Vec<u8>, ApiError> {
+    let mut frames = Vec::new();
+    entries.iter().for_each(|entry| entry.encode(&mut frames));
+    headers.insert(http_header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    let accepted = request.get(http_header::ACCEPT_ENCODING).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if !accepted.split(',').any(|coding| coding.trim().split(';').next() == Some("zstd")) {
+        return Ok(frames);
+    }
+    headers.insert(http_header::CONTENT_ENCODING, HeaderValue::from_static("zstd"));
+    zstd::bulk::compress(&frames, COMPRESSION_LEVEL)
+        .map_err(|error| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, format!("compress entries: {error}")))
+}
+
+#[derive(Deserialize)]
+struct DbParam {
+    db: String,
+}
+
+async fn snapshot(
+    State(master): State<Arc<Master>>,
+    State(snapshots): State<Arc<Snapshots>>,
+    peer: Peer,
+    Params(params): Params<DbParam>,
+) -> Result<Json<Manifest>, ApiError> {
+    peer.require_replica()?;
+    let reader = master.reader(&params.db)?;
+    Ok(Json(snapshots.take(&reader).await?))
+}
+
+async fn snapshot_file(
+    State(snapshots): State<Arc<Snapshots>>,
+    peer: Peer,
+    Path(id): Path<String>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    peer.require_replica()?;
+    let path = snapshots
+        .renew(&id)
+        .ok_or_else(|| ApiError::not_found("this snapshot's lease has ended: ask for a new one"))?;
+    let served = ServeFile::new(path).oneshot(request).await;
+    let mut response = served.unwrap_or_else(|never| match never {}).map(axum::body::Body::new);
+    if let Ok(etag) = HeaderValue::from_str(&format!("\"{id}\"")) {
+        response.headers_mut().insert(http_header::ETAG, etag);
+    }
+    Ok(response)
+}
+
+#[derive(Deserialize)]
+struct Session {
+    db: String,
+    position: Position,
+}
+
+/// A replica that has just replaced its copy says where it starts: its own row, never another's.
+async fn session(
+    State(master): State<Arc<Master>>,
+    State(replicas): State<Arc<Replicas>>,
+    peer: Peer,
+    body: Body<Session>,
+) -> Result<StatusCode, ApiError> {
+    let peer = peer.require_replica()?;
+    let Session { db, position } = body.value;
+    if !names::is_database_name(&db) {
+        return Err(ApiError::bad_request(format!("db must be {}", names::DATABASE_NAME_RULE)));
+    }
+    master.database(&db)?;
+    replicas.heard(&peer, &db, position);
+    Ok(StatusCode::NO_CONTENT)
+}

@@ -1,0 +1,39 @@
+//! `POST /api/replica/sync`: bring this replica to its master's head now, and say how it went.
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use axum::{Json, Router};
+use vski_sync_agent::supervisor::{AgentHandle, Outcome};
+
+use super::error::ApiError;
+use super::extract::Peer;
+use crate::app::{App, Databases};
+
+/// The route of a replica; `agent` is the embedded one.
+pub fn router(app: App, agent: Option<AgentHandle>) -> Router {
+    let sync = move |State(app): State<App>, _peer: Peer| sync_now(app, agent.clone());
+    Router::new().route(vski_replication::names::route::SYNC, post(sync)).with_state(app)
+}
+
+/// 200 at the head, 502 where the master could not be followed, 409 where a database has stopped.
+async fn sync_now(app: App, agent: Option<AgentHandle>) -> Result<Response, ApiError> {
+    let Some(agent) = agent else { return Err(external_agent(&app)) };
+    let report = agent.sync_now().await;
+    let status = match &report.outcome {
+        Outcome::AtHead => StatusCode::OK,
+        Outcome::Failed(_) => StatusCode::BAD_GATEWAY,
+        Outcome::Stopped(_) => StatusCode::CONFLICT,
+    };
+    Ok((status, Json(report)).into_response())
+}
+
+fn external_agent(app: &App) -> ApiError {
+    let holder = match &app.databases {
+        Databases::Replica(replica) => replica.dir().holder().ok().flatten(),
+        Databases::Master(_) => None,
+    };
+    let place = holder.and_then(|holder| holder.admin).unwrap_or_else(|| "its AGENT_ADDR".to_owned());
+    ApiError::new(StatusCode::CONFLICT, format!("this replica's agent is a process of its own: POST /sync to {place}"))
+}

@@ -1,0 +1,150 @@
+//! The server's metrics, prefix `vski_`. docs/OPERATIONS.md lists every one; a test compares.
+
+use std::sync::OnceLock;
+
+use prometheus::{
+    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder,
+};
+use vski_sync_agent::metrics::AgentMetrics;
+
+/// Seconds, from a commit on a fast disk to a bad day.
+const SECONDS: [f64; 14] =
+    [0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0];
+
+/// Requests in a batch.
+const REQUESTS: [f64; 10] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0];
+
+/// Bytes, by powers of four.
+const BYTES: [f64; 10] =
+    [0.0, 256.0, 1024.0, 4096.0, 16384.0, 65536.0, 262_144.0, 1_048_576.0, 4_194_304.0, 16_777_216.0];
+
+/// Everything this process counts.
+pub struct Metrics {
+    /// Also holds the embedded agent's metrics.
+    pub registry: Registry,
+    /// HTTP requests by method, route and status.
+    pub http_requests: IntCounterVec,
+    /// Their duration by route.
+    pub http_seconds: HistogramVec,
+    /// Replication calls refused, by reason.
+    pub replica_auth_failures: IntCounterVec,
+    /// Snapshots made, by database.
+    pub snapshots: IntCounterVec,
+    /// Version of the log's head, by database.
+    pub log_version: IntGaugeVec,
+    /// Bytes of the write-ahead log on disk, by database.
+    pub wal_bytes: IntGaugeVec,
+    /// The embedded agent's, on a replica that has one.
+    agent: OnceLock<AgentMetrics>,
+    queue: HistogramVec,
+    batch: HistogramVec,
+    commit: HistogramVec,
+    capture: HistogramVec,
+    changeset: HistogramVec,
+}
+
+/// What one database's writer observes.
+#[derive(Clone)]
+pub struct WriterMetrics {
+    /// Requests left in the queue when a batch is taken.
+    pub queue_requests: Histogram,
+    /// Requests per transaction.
+    pub batch_requests: Histogram,
+    /// Duration of COMMIT, with its fsync.
+    pub commit_seconds: Histogram,
+    /// Duration of building a changeset.
+    pub capture_seconds: Histogram,
+    /// Size of a changeset.
+    pub changeset_bytes: Histogram,
+}
+
+impl Metrics {
+    /// Registers all metrics in a registry of their own.
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        let build =
+            IntGaugeVec::new(Opts::new("vski_build_info", "1, with the version of this program."), &["version"])?;
+        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        registry.register(Box::new(build))?;
+        let counter = |name: &str, help: &str, labels: &[&str]| -> Result<_, prometheus::Error> {
+            let metric = IntCounterVec::new(Opts::new(name, help), labels)?;
+            registry.register(Box::new(metric.clone()))?;
+            Ok(metric)
+        };
+        let gauge = |name: &str, help: &str| -> Result<_, prometheus::Error> {
+            let metric = IntGaugeVec::new(Opts::new(name, help), &["db"])?;
+            registry.register(Box::new(metric.clone()))?;
+            Ok(metric)
+        };
+        let histogram = |name: &str, help: &str, label: &str, buckets: &[f64]| -> Result<_, prometheus::Error> {
+            let metric = HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), &[label])?;
+            registry.register(Box::new(metric.clone()))?;
+            Ok(metric)
+        };
+        Ok(Self {
+            http_requests: counter(
+                "vski_http_requests_total",
+                "HTTP requests answered.",
+                &["method", "route", "status"],
+            )?,
+            http_seconds: histogram(
+                "vski_http_request_seconds",
+                "Duration of HTTP requests, long polls included.",
+                "route",
+                &SECONDS,
+            )?,
+            replica_auth_failures: counter(
+                "vski_replica_auth_failures_total",
+                "Replication calls refused for their token.",
+                &["reason"],
+            )?,
+            snapshots: counter("vski_snapshots_total", "Snapshots made for replicas.", &["db"])?,
+            log_version: gauge("vski_log_version", "Version of the last entry of the log.")?,
+            wal_bytes: gauge("vski_wal_bytes", "Size of the write-ahead log on disk.")?,
+            queue: histogram(
+                "vski_writer_queue_requests",
+                "Requests still waiting when a batch is taken.",
+                "db",
+                &REQUESTS,
+            )?,
+            batch: histogram("vski_writer_batch_requests", "Requests per transaction.", "db", &REQUESTS)?,
+            commit: histogram("vski_commit_seconds", "Duration of COMMIT, fsync included.", "db", &SECONDS)?,
+            capture: histogram(
+                "vski_capture_seconds",
+                "Duration of building a transaction's changeset.",
+                "db",
+                &SECONDS,
+            )?,
+            changeset: histogram("vski_changeset_bytes", "Size of a transaction's changeset.", "db", &BYTES)?,
+            agent: OnceLock::new(),
+            registry,
+        })
+    }
+
+    /// Adds the metrics of an agent in this process.
+    pub fn with_agent(&self) -> Result<AgentMetrics, prometheus::Error> {
+        let metrics = AgentMetrics::register(&self.registry)?;
+        Ok(self.agent.get_or_init(|| metrics).clone())
+    }
+
+    /// The series of one database's writer.
+    pub fn writer(&self, db: &str) -> WriterMetrics {
+        WriterMetrics {
+            queue_requests: self.queue.with_label_values(&[db]),
+            batch_requests: self.batch.with_label_values(&[db]),
+            commit_seconds: self.commit.with_label_values(&[db]),
+            capture_seconds: self.capture.with_label_values(&[db]),
+            changeset_bytes: self.changeset.with_label_values(&[db]),
+        }
+    }
+
+    /// All series in Prometheus' text format.
+    pub fn encode(&self) -> Result<String, prometheus::Error> {
+        if let Some(agent) = self.agent.get() {
+            agent.refresh();
+        }
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
+        String::from_utf8(text).map_err(|error| prometheus::Error::Msg(error.to_string()))
+    }
+}

@@ -1,0 +1,222 @@
+//! Copies of databases for replicas that have none.
+//!
+//! One connection holds a read transaction and copies on it: the copy is one moment's state however long it takes, and
+//! writers go on. One copy per database at a time, shared by all who ask; a copy stays while it is leased, and every
+//! request renews the lease.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rusqlite::Connection;
+use rusqlite::backup::{Backup, StepResult};
+use vski_replication::datadir::DataDir;
+use vski_replication::snapshot::{CHUNK_BYTES, Manifest};
+use vski_replication::{changelog, connection, fault};
+
+use crate::metrics::Metrics;
+use crate::store::error::StoreError;
+use crate::store::reader::Reader;
+
+/// How long a copy stays after the last request for it.
+const LEASE: Duration = Duration::from_secs(600);
+
+/// A copy younger than this is offered to the next who asks.
+const SHARED_FOR: Duration = Duration::from_secs(60);
+
+/// Pages copied between two looks at the disk.
+const STEP_PAGES: i32 = 4096;
+
+/// Free bytes that a copy leaves for the database itself.
+const FREE_MARGIN: u64 = 64 << 20;
+
+/// How far the write-ahead log may grow while a copy holds its read transaction, bytes.
+const WAL_LIMIT: u64 = 4 << 30;
+
+/// The copies on offer.
+pub struct Snapshots {
+    dir: DataDir,
+    metrics: Arc<Metrics>,
+    leased: Mutex<HashMap<String, Leased>>,
+    /// One at a time per database.
+    taking: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
+}
+
+struct Leased {
+    manifest: Manifest,
+    made: Instant,
+    renewed: Instant,
+}
+
+impl Snapshots {
+    /// Starts without copies: those of an earlier process are removed.
+    pub fn new(dir: &DataDir, metrics: &Arc<Metrics>) -> std::io::Result<Self> {
+        for file in std::fs::read_dir(dir.snapshots())? {
+            std::fs::remove_file(file?.path())?;
+        }
+        let (leased, taking) = (Mutex::default(), Mutex::default());
+        Ok(Self { dir: dir.clone(), metrics: Arc::clone(metrics), leased, taking })
+    }
+
+    /// A recent copy, or a new one.
+    pub async fn take(self: &Arc<Self>, reader: &Reader) -> Result<Manifest, StoreError> {
+        let turn = {
+            let mut taking = self.taking.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(taking.entry(reader.name().to_owned()).or_default())
+        };
+        let _turn = turn.lock_owned().await;
+        self.sweep();
+        if let Some(manifest) = self.recent(reader.name()) {
+            return Ok(manifest);
+        }
+        let (this, reader) = (Arc::clone(self), reader.clone());
+        let made = tokio::task::spawn_blocking(move || this.make(&reader)).await;
+        made.map_err(|_| StoreError::ShuttingDown)?
+    }
+
+    /// The file of a leased copy; the lease starts anew.
+    pub fn renew(&self, id: &str) -> Option<PathBuf> {
+        let mut leased = self.leased.lock().unwrap_or_else(PoisonError::into_inner);
+        leased.get_mut(id).map(|lease| {
+            lease.renewed = Instant::now();
+            self.file(id)
+        })
+    }
+
+    fn recent(&self, db: &str) -> Option<Manifest> {
+        let mut leased = self.leased.lock().unwrap_or_else(PoisonError::into_inner);
+        let lease = leased.values_mut().find(|lease| lease.manifest.db == db && lease.made.elapsed() < SHARED_FOR)?;
+        lease.renewed = Instant::now();
+        Some(lease.manifest.clone())
+    }
+
+    /// Removes copies that nobody asked for any more.
+    fn sweep(&self) {
+        let mut leased = self.leased.lock().unwrap_or_else(PoisonError::into_inner);
+        leased.retain(|id, lease| {
+            let keep = lease.renewed.elapsed() < LEASE;
+            if !keep && let Err(error) = std::fs::remove_file(self.file(id)) {
+                tracing::warn!(%error, id, "could not remove a snapshot whose lease has ended");
+            }
+            keep
+        });
+    }
+
+    fn make(&self, reader: &Reader) -> Result<Manifest, StoreError> {
+        let started = Instant::now();
+        let id: String = rand::random::<[u8; 8]>().iter().map(|byte| format!("{byte:02x}")).collect();
+        let path = self.file(&id);
+        let made = self.copy(reader, &path).and_then(|()| describe(&id, reader.name(), &path));
+        let manifest = match made {
+            Ok(manifest) => manifest,
+            Err(error) => {
+                // A half copy is of no use; what matters is the first error.
+                let _ = std::fs::remove_file(&path);
+                return Err(error);
+            }
+        };
+        self.metrics.snapshots.with_label_values(&[reader.name()]).inc();
+        tracing::info!(
+            db = manifest.db,
+            bytes = manifest.size,
+            version = manifest.position.version,
+            seconds = started.elapsed().as_secs_f64(),
+            "snapshot made"
+        );
+        let lease = Leased { manifest: manifest.clone(), made: Instant::now(), renewed: Instant::now() };
+        self.leased.lock().unwrap_or_else(PoisonError::into_inner).insert(id, lease);
+        Ok(manifest)
+    }
+
+    fn copy(&self, reader: &Reader, path: &Path) -> Result<(), StoreError> {
+        let source = reader.dedicated()?;
+        let transaction = source.unchecked_transaction()?;
+        // The first read starts the transaction; the backup then copies what it sees.
+        let pages: i64 = transaction.query_row("PRAGMA page_count", [], |row| row.get(0))?;
+        let page_size: i64 = transaction.query_row("PRAGMA page_size", [], |row| row.get(0))?;
+        let needed = u64::try_from(pages.saturating_mul(page_size)).unwrap_or(0);
+        self.check_space(needed)?;
+        let mut target = Connection::open(path)?;
+        target.execute_batch("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA locking_mode = EXCLUSIVE")?;
+        let backup = Backup::new(&transaction, &mut target)?;
+        loop {
+            match backup.step(STEP_PAGES)? {
+                StepResult::Done => break,
+                StepResult::More => {
+                    self.check_space(0)?;
+                    check_wal(reader.path())?;
+                    fault::point("snapshot:step");
+                }
+                _ => std::thread::yield_now(),
+            }
+        }
+        drop(backup);
+        drop(transaction);
+        target.close().map_err(|(_, error)| error)?;
+        File::open(path).and_then(|file| file.sync_all()).map_err(|error| unreadable(path, &error))
+    }
+
+    fn check_space(&self, needed: u64) -> Result<(), StoreError> {
+        if self.dir.free_bytes()? < needed.saturating_add(FREE_MARGIN) { Err(StoreError::DiskFull) } else { Ok(()) }
+    }
+
+    fn file(&self, id: &str) -> PathBuf {
+        self.dir.snapshots().join(format!("{id}.db"))
+    }
+}
+
+fn check_wal(database: &Path) -> Result<(), StoreError> {
+    let mut wal = database.as_os_str().to_owned();
+    wal.push("-wal");
+    if std::fs::metadata(wal).map_or(0, |wal| wal.len()) > WAL_LIMIT {
+        tracing::warn!(limit_bytes = WAL_LIMIT, "a snapshot was given up: the write-ahead log grew too far meanwhile");
+        return Err(StoreError::Overloaded);
+    }
+    Ok(())
+}
+
+/// Checks the finished copy once and says what each part of it hashes to.
+fn describe(id: &str, db: &str, path: &Path) -> Result<Manifest, StoreError> {
+    let copy = connection::finished_copy(path)?;
+    let verdict: String = copy.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+    if verdict != "ok" {
+        tracing::error!(db, verdict, "the database is damaged: restore it from a replica or a backup");
+        return Err(StoreError::Invalid(format!("database {db} is damaged: {verdict}")));
+    }
+    let (database_id, position) = (changelog::database_id(&copy)?, changelog::head(&copy)?.position);
+    drop(copy);
+    let (size, chunks, blake3) = hash_chunks(path).map_err(|error| unreadable(path, &error))?;
+    let manifest = Manifest {
+        id: id.to_owned(),
+        db: db.to_owned(),
+        database_id,
+        position,
+        size,
+        chunks,
+        blake3,
+        sha256: String::new(),
+    };
+    Ok(manifest.sealed())
+}
+
+fn hash_chunks(path: &Path) -> std::io::Result<(u64, Vec<String>, String)> {
+    let mut file = File::open(path)?;
+    let (mut size, mut chunks, mut whole) = (0, Vec::new(), blake3::Hasher::new());
+    loop {
+        let mut chunk = Vec::new();
+        Read::by_ref(&mut file).take(CHUNK_BYTES).read_to_end(&mut chunk)?;
+        if chunk.is_empty() {
+            return Ok((size, chunks, whole.finalize().to_hex().to_string()));
+        }
+        size += chunk.len() as u64;
+        whole.update(&chunk);
+        chunks.push(blake3::hash(&chunk).to_hex().to_string());
+    }
+}
+
+fn unreadable(path: &Path, error: &std::io::Error) -> StoreError {
+    StoreError::Invalid(format!("the snapshot {} cannot be read back: {error}", path.display()))
+}

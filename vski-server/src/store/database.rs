@@ -1,0 +1,93 @@
+//! Opening a database file on a master: made if it is missing, refused if it is not ours or cannot be replicated.
+
+use std::path::Path;
+
+use rusqlite::Connection;
+use vski_replication::changelog::{self, Head, LogError};
+use vski_replication::datadir::DataDir;
+use vski_replication::entry::{Kind, SchemaChange, schema_payload};
+use vski_replication::position::DatabaseId;
+use vski_replication::schema::{self, gate};
+use vski_replication::{connection, names};
+
+use super::error::StoreError;
+use super::ids;
+use super::reader::Reader;
+use super::transaction::WriteConnection;
+use super::writer::Writer;
+use super::{admins, collections};
+use crate::metrics::Metrics;
+
+/// One database of a master.
+#[derive(Clone)]
+pub struct Database {
+    /// Its name.
+    pub name: String,
+    /// For reads.
+    pub reader: Reader,
+    /// For writes.
+    pub writer: Writer,
+}
+
+/// Opens the file of `name`, or makes it. The thread ends when the last writer is dropped.
+pub fn open(
+    dir: &DataDir,
+    name: &str,
+    metrics: &Metrics,
+) -> Result<(Database, std::thread::JoinHandle<()>), StoreError> {
+    let path = dir.database(name);
+    let open = dir.share_database(name)?.ok_or_else(|| StoreError::NotReady(name.to_owned()))?;
+    let conn = connection::writer(&path)?;
+    if is_empty(&conn)? {
+        create(&conn, name)?;
+    }
+    changelog::database_id(&conn).map_err(|error| not_ours(&path, error))?;
+    let problems: Vec<_> = gate::problems(&conn)?.iter().map(ToString::to_string).collect();
+    if !problems.is_empty() {
+        let path = path.display();
+        return Err(StoreError::Invalid(format!("{path} cannot be replicated: {}", problems.join("; "))));
+    }
+    let writer_metrics = metrics.writer(name);
+    let mut conn = WriteConnection::new(name, conn, writer_metrics.clone())?;
+    conn.notice_offline_edit()?;
+    ids::advance_clock(conn.head().committed_ms);
+    let (writer, thread) = Writer::start(name, conn, writer_metrics);
+    Ok((Database { name: name.to_owned(), reader: Reader::new(name, &path, open), writer }, thread))
+}
+
+/// Whether this file has no tables at all: new, or its maker was killed before it committed.
+fn is_empty(conn: &Connection) -> Result<bool, StoreError> {
+    Ok(conn.query_row("SELECT NOT EXISTS (SELECT 1 FROM sqlite_master)", [], |row| row.get(0))?)
+}
+
+/// The log, the catalogue and the first entry, in one transaction: a file has all of them or none.
+fn create(conn: &Connection, name: &str) -> Result<(), StoreError> {
+    let transaction = conn.unchecked_transaction()?;
+    let head = changelog::create(&transaction, DatabaseId::random())?;
+    let mut statements: Vec<String> = collections::TABLES.map(str::to_owned).to_vec();
+    if name == names::DEFAULT_DATABASE {
+        statements.extend(admins::TABLES.map(str::to_owned));
+    }
+    for statement in &statements {
+        transaction.execute_batch(statement)?;
+    }
+    append_first(&transaction, &head, statements)?;
+    Ok(transaction.commit()?)
+}
+
+fn append_first(conn: &Connection, head: &Head, statements: Vec<String>) -> Result<(), StoreError> {
+    let objects = schema::objects(conn)?;
+    let after = schema::hash_objects(&objects);
+    let change = SchemaChange { before: head.schema_hash, statements, objects };
+    let entry = head.next(Kind::Schema, head.position.epoch, after, schema_payload(&change, &[]));
+    Ok(changelog::append(conn, &entry)?)
+}
+
+fn not_ours(path: &Path, error: LogError) -> StoreError {
+    match error {
+        LogError::NotOurs(_) => {
+            StoreError::Invalid(format!("{}: {error}; move the file elsewhere or set another DATA_DIR", path.display()))
+        }
+        other => other.into(),
+    }
+}

@@ -1,0 +1,96 @@
+use rusqlite::ffi::ErrorCode;
+use vski_replication::changelog::LogError;
+use vski_replication::datadir::DataDirError;
+
+/// A value that was refused, and where it stands in the request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FieldError {
+    /// The field's name.
+    pub field: String,
+    /// PocketBase's code, such as `validation_required`.
+    pub code: &'static str,
+    /// What is wrong and what would be right.
+    pub message: String,
+}
+
+/// Why the store did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The thing asked for is not there.
+    #[error("{0}")]
+    NotFound(String),
+    /// The collection's rule does not let the caller do this.
+    #[error("{0}")]
+    Forbidden(String),
+    /// The request makes no sense as a whole.
+    #[error("{0}")]
+    Invalid(String),
+    /// Values were refused.
+    #[error("some fields are not valid")]
+    Fields(Vec<FieldError>),
+    /// A line of an import was refused; nothing of its chunk was stored.
+    #[error("line {line}: {message}")]
+    Line {
+        /// Counted from 1 within the chunk.
+        line: usize,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// One request changes more than a log entry may carry.
+    #[error("the request changes too much at once (over {limit_bytes} bytes of changes): split it")]
+    TooLarge {
+        /// The cap, bytes of changeset.
+        limit_bytes: usize,
+    },
+    /// The queue is full.
+    #[error("the server has more writes waiting than it accepts: try again shortly")]
+    Overloaded,
+    /// The process is going down.
+    #[error("the server is shutting down: try again on another or after its restart")]
+    ShuttingDown,
+    /// The first copy of this database has not arrived yet.
+    #[error("database {0} has not been copied from the master yet: try again shortly")]
+    NotReady(String),
+    /// A read took longer than it may.
+    #[error("the read was stopped after {0} seconds")]
+    ReadTimeout(u64),
+    /// No space left on the data volume.
+    #[error("the data volume is full: free some space; nothing of this request was stored")]
+    DiskFull,
+    /// The log could not be read or extended.
+    #[error("use the changelog")]
+    Log(#[from] LogError),
+    /// The data directory failed.
+    #[error(transparent)]
+    Directory(#[from] DataDirError),
+    /// Anything else that SQLite says.
+    #[error("use the database")]
+    Sqlite(#[source] rusqlite::Error),
+}
+
+impl StoreError {
+    /// One refused value.
+    pub fn field(field: &str, code: &'static str, message: impl Into<String>) -> Self {
+        Self::Fields(vec![FieldError { field: field.to_owned(), code, message: message.into() }])
+    }
+
+    /// The error with its causes, in one line.
+    pub fn describe(&self) -> String {
+        let mut text = self.to_string();
+        let mut source = std::error::Error::source(self);
+        while let Some(error) = source {
+            text = format!("{text}: {error}");
+            source = error.source();
+        }
+        text
+    }
+}
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DiskFull) => Self::DiskFull,
+            _ => Self::Sqlite(error),
+        }
+    }
+}

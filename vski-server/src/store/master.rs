@@ -1,0 +1,127 @@
+//! All databases of a master. Only the process that holds the directory's lock has one of these.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::thread::JoinHandle;
+
+use tokio::sync::watch;
+use vski_replication::datadir::DataDir;
+use vski_replication::names;
+
+use super::database::{self, Database};
+use super::error::StoreError;
+use super::reader::Reader;
+use crate::metrics::Metrics;
+
+/// The databases, open for writing.
+pub struct Master {
+    dir: DataDir,
+    metrics: Arc<Metrics>,
+    databases: RwLock<BTreeMap<String, Database>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    /// Wakes whoever waits for a change of the set.
+    changed: watch::Sender<()>,
+}
+
+impl Master {
+    /// Opens every database in the directory, and makes `default`.
+    pub fn open(dir: &DataDir, metrics: &Arc<Metrics>) -> Result<Self, StoreError> {
+        let master = Self {
+            dir: dir.clone(),
+            metrics: Arc::clone(metrics),
+            databases: RwLock::default(),
+            threads: Mutex::default(),
+            changed: watch::Sender::new(()),
+        };
+        let mut names = dir.databases()?;
+        if !names.iter().any(|name| name == names::DEFAULT_DATABASE) {
+            names.push(names::DEFAULT_DATABASE.to_owned());
+        }
+        for name in names {
+            master.insert(&name)?;
+        }
+        Ok(master)
+    }
+
+    /// The directory.
+    pub fn dir(&self) -> &DataDir {
+        &self.dir
+    }
+
+    /// One database.
+    pub fn database(&self, name: &str) -> Result<Database, StoreError> {
+        let databases = self.databases.read().unwrap_or_else(PoisonError::into_inner);
+        databases.get(name).cloned().ok_or_else(|| unknown(name))
+    }
+
+    /// Its reader.
+    pub fn reader(&self, name: &str) -> Result<Reader, StoreError> {
+        Ok(self.database(name)?.reader)
+    }
+
+    /// All of them, by name.
+    pub fn all(&self) -> Vec<Database> {
+        self.databases.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    /// Wakes when a database appears.
+    pub fn changed(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
+    /// Makes a database. Blocks on the disk.
+    pub fn create(&self, name: &str) -> Result<(), StoreError> {
+        check_name(name)?;
+        let taken = self.all().into_iter().find(|database| database.name.eq_ignore_ascii_case(name));
+        if let Some(taken) = taken {
+            let message = format!("database {} exists already", taken.name);
+            return Err(StoreError::field("name", "validation_not_unique", message));
+        }
+        self.insert(name)
+    }
+
+    /// Lets the writer threads finish what is queued, and waits for them.
+    pub fn close(&self) {
+        self.databases.write().unwrap_or_else(PoisonError::into_inner).clear();
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in threads {
+            if thread.join().is_err() {
+                tracing::error!("a writer thread panicked; its last transaction was rolled back");
+            }
+        }
+    }
+
+    fn insert(&self, name: &str) -> Result<(), StoreError> {
+        // Held while opening: two requests for one name must not open its file twice.
+        let mut databases = self.databases.write().unwrap_or_else(PoisonError::into_inner);
+        if databases.contains_key(name) {
+            return Ok(());
+        }
+        let (database, thread) = database::open(&self.dir, name, &self.metrics)?;
+        databases.insert(name.to_owned(), database);
+        drop(databases);
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
+        self.changed.send_replace(());
+        Ok(())
+    }
+}
+
+/// The error for a database that does not exist.
+pub fn unknown(name: &str) -> StoreError {
+    StoreError::NotFound(format!("there is no database {name:?}"))
+}
+
+fn check_name(name: &str) -> Result<(), StoreError> {
+    if !names::is_database_name(name) {
+        return Err(StoreError::field(
+            "name",
+            "validation_invalid_name",
+            format!("must be {}", names::DATABASE_NAME_RULE),
+        ));
+    }
+    if names::NODE_LOCAL_DATABASES.iter().any(|local| local.eq_ignore_ascii_case(name)) {
+        let message = format!("{name} is kept by each node for itself: choose another name");
+        return Err(StoreError::field("name", "validation_reserved_name", message));
+    }
+    Ok(())
+}

@@ -1,0 +1,46 @@
+//! Databases on disk: who may write them, how a write becomes an entry of the log, what a collection is.
+//!
+//! A write travels one way: handler -> `writer::Writer`'s bounded queue -> the database's one writer thread ->
+//! one transaction that holds the rows and their log entry -> answer. A read takes a connection from `reader::Reader`.
+
+/// What can go wrong, and what it means to a caller.
+pub mod error;
+
+/// Read-only connections, and a bound on how long a read may take.
+pub mod reader;
+
+/// What a writer thread is asked to do.
+pub mod request;
+
+/// One queue, one thread, one connection per database; group commit.
+pub mod writer;
+
+/// One transaction: rows or a schema change, captured, logged, committed.
+pub mod transaction;
+
+/// Opening and making a database file on a master.
+pub mod database;
+
+/// All databases of a master.
+pub mod master;
+
+/// All databases of a replica, as they arrive.
+pub mod replica;
+
+/// The catalogue: collections, their fields and rules.
+pub mod collections;
+
+/// Field types: names, checks, and how JSON becomes SQL values and back.
+pub mod fields;
+
+/// Rows of a collection.
+pub mod records;
+
+/// Many records at once.
+pub mod import;
+
+/// Who may administer, and their passwords.
+pub mod admins;
+
+/// Record ids and times.
+pub mod ids;

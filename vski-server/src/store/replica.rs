@@ -1,0 +1,84 @@
+//! All databases of a replica: opened when they are first asked for, once the agent has put them in place.
+//!
+//! There is no writer here, so nothing that a replica serves can change what it holds.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, PoisonError, RwLock};
+
+use vski_replication::changelog;
+use vski_replication::datadir::DataDir;
+use vski_replication::names;
+use vski_replication::node::{DatabaseState, NodeDb};
+
+use super::error::StoreError;
+use super::master::unknown;
+use super::reader::Reader;
+
+/// The databases, open for reading.
+pub struct Replica {
+    dir: DataDir,
+    /// Databases that this replica does not offer, whatever lies in the directory.
+    omitted: BTreeSet<String>,
+    readers: RwLock<BTreeMap<String, Reader>>,
+    /// The agent's account of itself; `None` until there is one.
+    node: Mutex<Option<NodeDb>>,
+}
+
+impl Replica {
+    /// The databases of a directory that an agent fills, now or later.
+    pub fn new(dir: &DataDir, omitted: BTreeSet<String>) -> Self {
+        Self { dir: dir.clone(), omitted, readers: RwLock::default(), node: Mutex::default() }
+    }
+
+    /// The directory.
+    pub fn dir(&self) -> &DataDir {
+        &self.dir
+    }
+
+    /// A reader of a database that has arrived; `NotReady` for one that is still to come.
+    pub fn reader(&self, name: &str) -> Result<Reader, StoreError> {
+        if self.omitted.contains(name) || !names::is_database_name(name) {
+            return Err(unknown(name));
+        }
+        if let Some(reader) = self.readers.read().unwrap_or_else(PoisonError::into_inner).get(name) {
+            return Ok(reader.clone());
+        }
+        self.open(name)
+    }
+
+    /// How each offered database is doing, by the agent's own account.
+    pub fn states(&self) -> Result<Vec<DatabaseState>, StoreError> {
+        let mut node = self.node.lock().unwrap_or_else(PoisonError::into_inner);
+        if node.is_none() {
+            *node = NodeDb::read(&self.dir)?;
+        }
+        let mut states = node.as_ref().map_or_else(|| Ok(Vec::new()), NodeDb::databases)?;
+        states.retain(|state| !self.omitted.contains(&state.name));
+        Ok(states)
+    }
+
+    fn open(&self, name: &str) -> Result<Reader, StoreError> {
+        let path = self.dir.database(name);
+        let mut readers = self.readers.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(reader) = readers.get(name) {
+            return Ok(reader.clone());
+        }
+        // The agent renames a file into place only when it is whole.
+        let open = self.dir.share_database(name)?;
+        let (true, Some(open)) = (path.exists(), open) else {
+            return Err(self.absent(name));
+        };
+        let reader = Reader::new(name, &path, open);
+        changelog::database_id(&reader.dedicated()?)?;
+        readers.insert(name.to_owned(), reader.clone());
+        Ok(reader)
+    }
+
+    /// Before the first contact nobody knows which databases there are; afterwards the unlisted do not exist.
+    fn absent(&self, name: &str) -> StoreError {
+        let states = self.states().unwrap_or_default();
+        let contacted = states.iter().any(|state| state.last_contact_ms.is_some());
+        let listed = name == names::DEFAULT_DATABASE || states.iter().any(|state| state.name == name);
+        if contacted && !listed { unknown(name) } else { StoreError::NotReady(name.to_owned()) }
+    }
+}

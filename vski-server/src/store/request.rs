@@ -1,0 +1,127 @@
+//! A request to the writer: what to run, and where the answer goes.
+//!
+//! `run` may be called more than once: a transaction that failed as a whole is repeated for each of its requests
+//! alone. Only the last run counts.
+
+use rusqlite::Connection;
+use tokio::sync::oneshot;
+
+use super::error::StoreError;
+
+/// What the writer thread needs to know of a request.
+pub trait Request: Send {
+    /// How much it holds in memory, bytes: bounds a queue and a batch.
+    fn bytes(&self) -> usize;
+
+    /// Whether it may change the schema, and so needs a transaction and an entry of its own.
+    fn is_schema(&self) -> bool;
+
+    /// DDL to run before the rows; empty for most.
+    fn statements(&mut self, conn: &Connection) -> Result<Vec<String>, StoreError>;
+
+    /// Changes rows and keeps the result.
+    fn run(&mut self, conn: &Connection) -> Result<(), StoreError>;
+
+    /// Answers: what `run` kept, now that it is committed, or why not.
+    fn answer(self: Box<Self>, outcome: Result<(), StoreError>);
+}
+
+/// The end of a request that waits for the answer.
+pub type Answer<T> = oneshot::Receiver<Result<T, StoreError>>;
+
+/// Rows changed by a closure.
+pub struct Rows<F, T> {
+    work: F,
+    bytes: usize,
+    result: Option<T>,
+    reply: oneshot::Sender<Result<T, StoreError>>,
+}
+
+impl<F, T> Rows<F, T>
+where
+    F: FnMut(&Connection) -> Result<T, StoreError> + Send,
+    T: Send,
+{
+    /// A request that holds `bytes` of the caller's data.
+    pub fn new(bytes: usize, work: F) -> (Self, Answer<T>) {
+        let (reply, answer) = oneshot::channel();
+        (Self { work, bytes, result: None, reply }, answer)
+    }
+}
+
+impl<F, T> Request for Rows<F, T>
+where
+    F: FnMut(&Connection) -> Result<T, StoreError> + Send,
+    T: Send,
+{
+    fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    fn is_schema(&self) -> bool {
+        false
+    }
+
+    fn statements(&mut self, _conn: &Connection) -> Result<Vec<String>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    fn run(&mut self, conn: &Connection) -> Result<(), StoreError> {
+        self.result = None;
+        self.result = Some((self.work)(conn)?);
+        Ok(())
+    }
+
+    fn answer(self: Box<Self>, outcome: Result<(), StoreError>) {
+        let Self { result, reply, .. } = *self;
+        let outcome = outcome.map(|()| result.expect("a committed request has run"));
+        // A caller that went away does not undo its write.
+        let _ = reply.send(outcome);
+    }
+}
+
+/// A schema change: DDL found by `plan`, then catalogue rows.
+pub struct Schema<P, F, T> {
+    plan: P,
+    rows: Rows<F, T>,
+}
+
+impl<P, F, T> Schema<P, F, T>
+where
+    P: FnMut(&Connection) -> Result<Vec<String>, StoreError> + Send,
+    F: FnMut(&Connection) -> Result<T, StoreError> + Send,
+    T: Send,
+{
+    /// `plan` sees the schema as it is when its turn comes, and may refuse.
+    pub fn new(plan: P, rows: F) -> (Self, Answer<T>) {
+        let (rows, answer) = Rows::new(0, rows);
+        (Self { plan, rows }, answer)
+    }
+}
+
+impl<P, F, T> Request for Schema<P, F, T>
+where
+    P: FnMut(&Connection) -> Result<Vec<String>, StoreError> + Send,
+    F: FnMut(&Connection) -> Result<T, StoreError> + Send,
+    T: Send,
+{
+    fn bytes(&self) -> usize {
+        self.rows.bytes
+    }
+
+    fn is_schema(&self) -> bool {
+        true
+    }
+
+    fn statements(&mut self, conn: &Connection) -> Result<Vec<String>, StoreError> {
+        (self.plan)(conn)
+    }
+
+    fn run(&mut self, conn: &Connection) -> Result<(), StoreError> {
+        self.rows.run(conn)
+    }
+
+    fn answer(self: Box<Self>, outcome: Result<(), StoreError>) {
+        Box::new(self.rows).answer(outcome);
+    }
+}

@@ -1,0 +1,227 @@
+//! One transaction of the write path: requests, each in its own savepoint, captured by one session, and their log
+//! entry, committed together or not at all.
+//!
+//! After **every** error the connection is asked whether the transaction still lives. An error may have ended it
+//! (disk full, I/O, `ON CONFLICT ROLLBACK`); what ran afterwards would then commit by itself, without an entry.
+
+use std::time::Instant;
+
+use rusqlite::Connection;
+use vski_replication::changelog::{self, Head};
+use vski_replication::entry::{EpochChange, EpochReason, Kind, SchemaChange, schema_payload};
+use vski_replication::fault;
+use vski_replication::position::{Epoch, EpochId};
+use vski_replication::schema::{self, diff, gate};
+use vski_replication::session::Session;
+
+use super::error::StoreError;
+use super::request::Request;
+use crate::metrics::WriterMetrics;
+
+/// The most changes one request may make, bytes of changeset (upper bound as SQLite counts it).
+pub const CAPTURE_CAP: usize = 64 << 20;
+
+/// A batch is cut before its changes exceed this, bytes of changeset.
+pub const BATCH_CAP: usize = 8 << 20;
+
+/// Fault labels around the commit of an epoch entry.
+const EPOCH_LABELS: [&str; 2] = ["epoch:before-commit", "epoch:after-commit"];
+
+/// One request's outcome inside a transaction that went on.
+pub type Outcome = Result<(), StoreError>;
+
+/// What became of a batch.
+pub struct Committed {
+    /// One per request that ran; requests beyond were cut off and run next.
+    pub outcomes: Vec<Outcome>,
+}
+
+/// The writer's connection and what it knows of the file.
+pub struct WriteConnection {
+    conn: Connection,
+    /// The log's end as of the last own commit.
+    head: Head,
+    /// SQLite's counter of foreign commits at that time.
+    data_version: i64,
+    database: String,
+    metrics: WriterMetrics,
+}
+
+impl WriteConnection {
+    /// Wraps an open database whose log exists.
+    pub fn new(database: &str, conn: Connection, metrics: WriterMetrics) -> Result<Self, StoreError> {
+        let head = changelog::head(&conn)?;
+        let data_version = data_version(&conn)?;
+        Ok(Self { conn, head, data_version, database: database.to_owned(), metrics })
+    }
+
+    /// The log's end.
+    pub fn head(&self) -> Head {
+        self.head
+    }
+
+    /// Runs requests that change rows only, as one transaction with one `changes` entry.
+    /// An error concerns the whole transaction: nothing of it is stored.
+    pub fn commit_rows(&mut self, batch: &mut [Box<dyn Request>]) -> Result<Committed, StoreError> {
+        self.begin()?;
+        let result = self.rows(batch);
+        self.end(result, ["rows:before-commit", "rows:after-commit"])
+    }
+
+    /// Runs one request that may change the schema, as one transaction with one `schema` entry.
+    pub fn commit_schema(&mut self, request: &mut dyn Request) -> Result<(), StoreError> {
+        self.begin()?;
+        let result = self.schema(request);
+        self.end(result, ["schema:before-commit", "schema:after-commit"])
+    }
+
+    /// Finds edits behind our back in a file that was just opened.
+    pub fn notice_offline_edit(&mut self) -> Result<(), StoreError> {
+        if schema::hash(&self.conn)? == self.head.schema_hash {
+            return Ok(());
+        }
+        self.conn.execute_batch("BEGIN IMMEDIATE")?;
+        let result = self.append_foreign_edit();
+        self.end(result, EPOCH_LABELS)
+    }
+
+    fn begin(&mut self) -> Result<(), StoreError> {
+        self.conn.execute_batch("BEGIN IMMEDIATE")?;
+        let found = match data_version(&self.conn) {
+            Ok(found) => found,
+            Err(error) => return self.end(Err(error.into()), EPOCH_LABELS),
+        };
+        if found == self.data_version {
+            return Ok(());
+        }
+        let noted = self.append_foreign_edit();
+        self.end(noted, EPOCH_LABELS)?;
+        self.data_version = data_version(&self.conn)?;
+        Ok(self.conn.execute_batch("BEGIN IMMEDIATE")?)
+    }
+
+    /// Commits what `work` did, or rolls back. `work` returns the head it wrote.
+    fn end<T>(&mut self, work: Result<(T, Head), StoreError>, labels: [&str; 2]) -> Result<T, StoreError> {
+        let committed = work.and_then(|(value, head)| {
+            fault::point(labels[0]);
+            let started = Instant::now();
+            self.conn.execute_batch("COMMIT")?;
+            self.metrics.commit_seconds.observe(started.elapsed().as_secs_f64());
+            fault::point(labels[1]);
+            self.head = head;
+            Ok(value)
+        });
+        if committed.is_err() && !self.conn.is_autocommit() {
+            // The journal rolls back at the next open if even this fails; the error to report is the first one.
+            let _ = self.conn.execute_batch("ROLLBACK");
+        }
+        committed
+    }
+
+    fn rows(&mut self, batch: &mut [Box<dyn Request>]) -> Result<(Committed, Head), StoreError> {
+        let session = Session::start(&self.conn)?;
+        let mut outcomes = Vec::with_capacity(batch.len());
+        let mut accepted = 0;
+        for request in batch.iter_mut() {
+            let before = session.changeset_size();
+            self.conn.prepare_cached("SAVEPOINT request")?.execute([])?;
+            let mut outcome = request.run(&self.conn);
+            if self.conn.is_autocommit() {
+                return Err(outcome.err().unwrap_or_else(|| StoreError::Invalid("the transaction was ended".into())));
+            }
+            let size = session.changeset_size().saturating_sub(before);
+            if outcome.is_ok() && size > CAPTURE_CAP {
+                outcome = Err(StoreError::TooLarge { limit_bytes: CAPTURE_CAP });
+            }
+            let cut = outcome.is_ok() && accepted > 0 && accepted + size > BATCH_CAP;
+            if cut || outcome.is_err() {
+                self.conn.prepare_cached("ROLLBACK TO request")?.execute([])?;
+            } else {
+                accepted += size;
+            }
+            self.conn.prepare_cached("RELEASE request")?.execute([])?;
+            if cut {
+                break;
+            }
+            outcomes.push(outcome);
+        }
+        fault::point("rows:after-requests");
+        let changeset = self.captured(&session)?;
+        drop(session);
+        let head = self.append_changes(changeset)?;
+        Ok((Committed { outcomes }, head))
+    }
+
+    fn schema(&self, request: &mut dyn Request) -> Result<((), Head), StoreError> {
+        fault::point("schema:before-ddl");
+        let statements = request.statements(&self.conn)?;
+        diff::run(&self.conn, &statements).map_err(|error| match error {
+            diff::MigrateError::Statement { statement, source } if source.sqlite_error_code().is_some() => {
+                tracing::debug!(%statement, error = %source, "schema statement refused");
+                StoreError::from(source)
+            }
+            other => StoreError::Invalid(other.to_string()),
+        })?;
+        fault::point("schema:after-ddl");
+        let session = Session::start(&self.conn)?;
+        request.run(&self.conn)?;
+        fault::point("schema:after-rows");
+        let changeset = self.captured(&session)?;
+        drop(session);
+        if statements.is_empty() {
+            return Ok(((), self.append_changes(changeset)?));
+        }
+        let problems: Vec<_> = gate::problems(&self.conn)?.iter().map(ToString::to_string).collect();
+        if !problems.is_empty() {
+            return Err(StoreError::Invalid(format!("this schema cannot be replicated: {}", problems.join("; "))));
+        }
+        let objects = schema::objects(&self.conn)?;
+        let after = schema::hash_objects(&objects);
+        let change = SchemaChange { before: self.head.schema_hash, statements, objects };
+        let payload = schema_payload(&change, &changeset);
+        let entry = self.head.next(Kind::Schema, self.head.position.epoch, after, payload);
+        changelog::append(&self.conn, &entry)?;
+        fault::point("schema:after-append");
+        Ok(((), Head::after(&entry)))
+    }
+
+    fn captured(&self, session: &Session<'_>) -> Result<Vec<u8>, StoreError> {
+        let started = Instant::now();
+        let changeset = session.changeset()?;
+        self.metrics.capture_seconds.observe(started.elapsed().as_secs_f64());
+        self.metrics.changeset_bytes.observe(changeset.len() as f64);
+        Ok(changeset)
+    }
+
+    /// Nothing changed, nothing logged.
+    fn append_changes(&self, changeset: Vec<u8>) -> Result<Head, StoreError> {
+        if changeset.is_empty() {
+            return Ok(self.head);
+        }
+        let entry = self.head.next(Kind::Changes, self.head.position.epoch, self.head.schema_hash, changeset);
+        changelog::append(&self.conn, &entry)?;
+        fault::point("rows:after-append");
+        Ok(Head::after(&entry))
+    }
+
+    /// Another connection changed the file: the log cannot say what, so a new epoch begins and replicas must compare.
+    fn append_foreign_edit(&self) -> Result<((), Head), StoreError> {
+        let head = changelog::head(&self.conn)?;
+        let epoch = Epoch { generation: head.position.epoch.generation + 1, id: EpochId::random() };
+        let change = EpochChange { reason: EpochReason::ForeignEdit };
+        let payload = serde_json::to_vec(&change).expect("a unit enum always serialises");
+        let entry = head.next(Kind::Epoch, epoch, schema::hash(&self.conn)?, payload);
+        changelog::append(&self.conn, &entry)?;
+        tracing::warn!(
+            db = self.database,
+            version = entry.version,
+            generation = epoch.generation,
+            "the database file was changed by another program; replicas must be compared with it"
+        );
+        Ok(((), Head::after(&entry)))
+    }
+}
+
+fn data_version(conn: &Connection) -> rusqlite::Result<i64> {
+    conn.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0))
+}

@@ -1,0 +1,220 @@
+//! One writer thread per database, with one connection: group commit.
+//!
+//! The thread takes what is queued, never waiting for more, and commits it together: under load many requests share
+//! one fsync, alone a request pays for its own. A full queue refuses at once. Answers go out only after COMMIT; then
+//! the new head is announced on a watch channel, which only wakes: the log is the truth.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use rusqlite::Connection;
+use tokio::sync::watch;
+use vski_replication::changelog::Head;
+
+use super::error::StoreError;
+use super::request::{Answer, Request, Rows, Schema};
+use super::transaction::WriteConnection;
+use crate::metrics::WriterMetrics;
+
+/// Requests that may wait.
+const QUEUE_LIMIT: usize = 4096;
+
+/// Bytes of requests that may wait.
+const QUEUE_BYTES: usize = 64 << 20;
+
+/// Requests that share a transaction at most.
+const BATCH_REQUESTS: usize = 512;
+
+/// Bytes of requests that share a transaction at most.
+const BATCH_BYTES: usize = 4 << 20;
+
+/// How long requests are collected at most while more keep coming.
+const BATCH_TIME: Duration = Duration::from_millis(5);
+
+/// The right to write one database. Cheap to clone.
+#[derive(Clone)]
+pub struct Writer {
+    queue: SyncSender<Box<dyn Request>>,
+    queued: Arc<Queued>,
+    head: watch::Receiver<Head>,
+}
+
+/// What waits in the queue now.
+#[derive(Default)]
+struct Queued {
+    requests: AtomicUsize,
+    bytes: AtomicUsize,
+}
+
+impl Queued {
+    /// Counts a request in, unless its bytes are too many.
+    fn enter(&self, bytes: usize) -> bool {
+        self.requests.fetch_add(1, Ordering::AcqRel);
+        let fits = self.bytes.fetch_add(bytes, Ordering::AcqRel) + bytes <= QUEUE_BYTES;
+        if !fits {
+            self.leave(bytes);
+        }
+        fits
+    }
+
+    fn leave(&self, bytes: usize) {
+        self.requests.fetch_sub(1, Ordering::AcqRel);
+        self.bytes.fetch_sub(bytes, Ordering::AcqRel);
+    }
+}
+
+impl Writer {
+    /// Starts the thread. It ends when the last `Writer` is dropped and the queue is empty.
+    pub fn start(database: &str, conn: WriteConnection, metrics: WriterMetrics) -> (Self, JoinHandle<()>) {
+        let (queue, requests) = sync_channel(QUEUE_LIMIT);
+        let queued = Arc::new(Queued::default());
+        let (announce, head) = watch::channel(conn.head());
+        let mut thread =
+            WriterThread { conn, requests, queued: Arc::clone(&queued), carried: Vec::new(), announce, metrics };
+        let join = std::thread::Builder::new()
+            .name(format!("write-{database}"))
+            .spawn(move || while thread.turn() {})
+            .expect("the system can start a thread");
+        (Self { queue, queued, head }, join)
+    }
+
+    /// Changes rows. `bytes` is what the closure holds of the caller's data.
+    pub async fn rows<T, F>(&self, bytes: usize, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnMut(&Connection) -> Result<T, StoreError> + Send + 'static,
+    {
+        let (request, answer) = Rows::new(bytes, work);
+        self.submit(Box::new(request), answer).await
+    }
+
+    /// Changes the schema: runs what `plan` returns, then `rows` for the catalogue.
+    pub async fn schema<T, P, F>(&self, plan: P, rows: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        P: FnMut(&Connection) -> Result<Vec<String>, StoreError> + Send + 'static,
+        F: FnMut(&Connection) -> Result<T, StoreError> + Send + 'static,
+    {
+        let (request, answer) = Schema::new(plan, rows);
+        self.submit(Box::new(request), answer).await
+    }
+
+    /// The head, and a wake-up for each new one.
+    #[must_use]
+    pub fn head(&self) -> watch::Receiver<Head> {
+        self.head.clone()
+    }
+
+    async fn submit<T>(&self, request: Box<dyn Request>, answer: Answer<T>) -> Result<T, StoreError> {
+        let bytes = request.bytes();
+        if !self.queued.enter(bytes) {
+            return Err(StoreError::Overloaded);
+        }
+        if let Err(refused) = self.queue.try_send(request) {
+            self.queued.leave(bytes);
+            return Err(match refused {
+                TrySendError::Full(_) => StoreError::Overloaded,
+                TrySendError::Disconnected(_) => StoreError::ShuttingDown,
+            });
+        }
+        answer.await.map_err(|_| StoreError::ShuttingDown)?
+    }
+}
+
+struct WriterThread {
+    conn: WriteConnection,
+    requests: Receiver<Box<dyn Request>>,
+    queued: Arc<Queued>,
+    /// Taken from the queue but cut off the last batch, in order; they come first.
+    carried: Vec<Box<dyn Request>>,
+    announce: watch::Sender<Head>,
+    metrics: WriterMetrics,
+}
+
+impl WriterThread {
+    /// One batch. False once nobody can send any more.
+    fn turn(&mut self) -> bool {
+        let Some(batch) = self.collect() else { return false };
+        self.metrics.queue_requests.observe(self.queued.requests.load(Ordering::Acquire) as f64);
+        self.metrics.batch_requests.observe(batch.len() as f64);
+        if batch.first().is_some_and(|request| request.is_schema()) {
+            self.run_schema(batch);
+        } else {
+            self.run_rows(batch);
+        }
+        self.announce.send_if_modified(|head| {
+            let new = self.conn.head();
+            std::mem::replace(head, new) != new
+        });
+        true
+    }
+
+    /// A schema request alone, or row requests up to the next schema request.
+    fn collect(&mut self) -> Option<Vec<Box<dyn Request>>> {
+        let mut pending = std::mem::take(&mut self.carried).into_iter();
+        let first = match pending.next() {
+            Some(first) => first,
+            None => self.receive()?,
+        };
+        let started = Instant::now();
+        let (alone, mut bytes, mut batch) = (first.is_schema(), first.bytes(), vec![first]);
+        while !alone && batch.len() < BATCH_REQUESTS && bytes < BATCH_BYTES && started.elapsed() < BATCH_TIME {
+            let Some(next) = pending.next().or_else(|| self.try_receive()) else { break };
+            if next.is_schema() {
+                self.carried.push(next);
+                break;
+            }
+            bytes += next.bytes();
+            batch.push(next);
+        }
+        self.carried.extend(pending);
+        Some(batch)
+    }
+
+    fn receive(&self) -> Option<Box<dyn Request>> {
+        let request = self.requests.recv().ok()?;
+        self.queued.leave(request.bytes());
+        Some(request)
+    }
+
+    fn try_receive(&self) -> Option<Box<dyn Request>> {
+        let request = self.requests.try_recv().ok()?;
+        self.queued.leave(request.bytes());
+        Some(request)
+    }
+
+    fn run_schema(&mut self, batch: Vec<Box<dyn Request>>) {
+        for mut request in batch {
+            let outcome = self.conn.commit_schema(request.as_mut());
+            request.answer(outcome);
+        }
+    }
+
+    fn run_rows(&mut self, mut batch: Vec<Box<dyn Request>>) {
+        match self.conn.commit_rows(&mut batch) {
+            Ok(committed) => {
+                let cut = batch.split_off(committed.outcomes.len());
+                self.carried.splice(0..0, cut);
+                for (request, outcome) in batch.into_iter().zip(committed.outcomes) {
+                    request.answer(outcome);
+                }
+            }
+            Err(error) if batch.len() == 1 => {
+                if let Some(request) = batch.pop() {
+                    request.answer(Err(error));
+                }
+            }
+            Err(error) => {
+                tracing::warn!(
+                    error = error.describe(),
+                    requests = batch.len(),
+                    "a whole batch failed; each request is tried alone"
+                );
+                batch.into_iter().for_each(|request| self.run_rows(vec![request]));
+            }
+        }
+    }
+}
