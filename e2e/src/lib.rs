@@ -1,1 +1,42 @@
-//! wip
+//! Black-box harness: the built programs run as processes, are asked over HTTP, killed, and their files compared.
+//!
+//! Reading order: [`mod@eventually`] is the one way to wait. [`programs`] finds the binaries, [`output`] keeps what they
+//! print, [`process`] runs one of them, [`program`] one that can be started again, [`cluster`] whole nodes. [`client`]
+//! talks to a node, [`load`] writes to it and remembers what was acknowledged, [`content`] compares data directories,
+//! [`offline`] edits those of stopped nodes.
+//!
+//! Environment: `VSKI_BIN_DIR` (where the binaries are), `VSKI_SEED` (repeats a random run), `VSKI_ROUNDS` (how many
+//! kills), `VSKI_KEEP` (set: data directories stay), `RUST_LOG` (passed on to the programs).
+
+/// Wait for a condition, with a deadline.
+pub mod eventually;
+
+/// Where the built programs are.
+pub mod programs;
+
+/// The lines that a process printed.
+pub mod output;
+
+/// One child process.
+pub mod process;
+
+/// A program with its settings and its port, which can be killed and started again.
+pub mod program;
+
+/// Masters, replicas and their agents, each on its own data directory.
+pub mod cluster;
+
+/// A blocking HTTP client for the REST interface.
+pub mod client;
+
+/// Writes in the background that remember what was acknowledged.
+pub mod load;
+
+/// What a database file contains, as hashes that can be compared.
+pub mod content;
+
+/// What can happen to the data directory of a node that is not running.
+pub mod offline;
+
+pub use cluster::{Cluster, Node};
+pub use eventually::eventually;

@@ -1,0 +1,93 @@
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use e2e::cluster::READY;
+use e2e::process::{self, Finished};
+use e2e::{Cluster, Node, content, programs};
+
+const IMPORTED: Duration = Duration::from_secs(60);
+
+/// Enough for several batches.
+const ROWS: usize = 2_000;
+
+const FIELDS: [(&str, &str); 7] = [
+    ("geonameid", "number"),
+    ("name", "text"),
+    ("country", "text"),
+    ("latitude", "number"),
+    ("longitude", "number"),
+    ("population", "number"),
+    ("timezone", "text"),
+];
+
+fn master(cluster: &Cluster) -> Result<Node> {
+    let mut master = cluster.master("master")?;
+    master.start()?;
+    master.admin()?.create_collection("cities", &FIELDS)?;
+    Ok(master)
+}
+
+/// The first rows of the example data as a file, with `bad` in the place of the third if given.
+fn file(cluster: &Cluster, bad: Option<&str>) -> Result<PathBuf> {
+    let all = std::fs::read_to_string(programs::example_data().join("cities.ndjson")).context("read the example")?;
+    let mut lines: Vec<&str> = all.lines().take(ROWS).collect();
+    if let Some(bad) = bad {
+        lines[2] = bad;
+    }
+    let file = cluster.path().join("some-cities.ndjson");
+    std::fs::write(&file, lines.join("\n") + "\n")?;
+    Ok(file)
+}
+
+fn import(master: &Node, file: &Path) -> Result<Finished> {
+    let mut command = master.server.subcommand(&["import", "--collection", "cities"]);
+    process::run("import", command.arg(file), IMPORTED)
+}
+
+#[test]
+fn an_import_goes_through_the_running_server_and_reaches_its_replica() -> Result<()> {
+    let cluster = Cluster::new()?;
+    let master = master(&cluster)?;
+    let mut replica = cluster.embedded("replica", &master)?;
+    replica.start()?;
+    let ended = import(&master, &file(&cluster, None)?)?;
+    ensure!(ended.status.success(), "{ended:?}");
+    replica.wait_ready()?;
+    content::wait_all_equal(&[master.dir(), replica.dir()], READY)?;
+    for node in [&master, &replica] {
+        ensure!(node.client()?.count("cities")? == ROWS as u64, "{}: another number of cities", node.name());
+    }
+    Ok(())
+}
+
+#[test]
+fn an_import_works_on_the_directory_of_a_stopped_server() -> Result<()> {
+    let cluster = Cluster::new()?;
+    let mut master = master(&cluster)?;
+    let mut replica = cluster.embedded("replica", &master)?;
+    replica.start()?;
+    replica.wait_ready()?;
+    master.stop()?;
+    let ended = import(&master, &file(&cluster, None)?)?;
+    ensure!(ended.status.success(), "{ended:?}");
+    master.start()?;
+    content::wait_all_equal(&[master.dir(), replica.dir()], READY)?;
+    for node in [&master, &replica] {
+        ensure!(node.client()?.count("cities")? == ROWS as u64, "{}: another number of cities", node.name());
+    }
+    Ok(())
+}
+
+#[test]
+fn a_bad_line_is_named_before_anything_is_imported() -> Result<()> {
+    let cluster = Cluster::new()?;
+    let master = master(&cluster)?;
+    for bad in [r#"{"name": "half a"#, r#"["no object"]"#, r#"{"name": 7, "population": "many"}"#] {
+        let ended = import(&master, &file(&cluster, Some(bad))?)?;
+        ensure!(!ended.status.success(), "{bad} was accepted");
+        ensure!(ended.stderr.iter().any(|line| line.contains("line 3")), "{bad}: {ended:?}");
+        ensure!(master.client()?.count("cities")? == 0, "{bad}: the lines before it were imported");
+    }
+    Ok(())
+}

@@ -1,0 +1,39 @@
+//! Black-box scenarios: the real programs as processes on loopback, no containers.
+//!
+//! `./test` builds the programs first. `./test kills` runs the scenarios whose names contain that word.
+
+/// The specification's quick start, as it is printed.
+mod quick_start;
+
+/// A master with both kinds of replica.
+mod trio;
+
+/// Replicas follow their master while it is written to and its schema changes.
+mod follow;
+
+/// Random kills of every process under load.
+mod kills;
+
+/// A master dies in the middle of a schema change.
+mod collection_crash;
+
+/// An agent dies in the middle of bootstrap or apply.
+mod agent_crash;
+
+/// What an agent does about a master that is not where it was left.
+mod section5;
+
+/// Starts that are refused, with one line that says what to do.
+mod startup;
+
+/// A whole cluster with data, by one command.
+mod demo;
+
+/// Many records from a file.
+mod import;
+
+/// The REST API as clients see it.
+mod rest;
+
+/// docs/OPERATIONS.md lists the metrics that there are.
+mod metrics;
