@@ -10,12 +10,9 @@ use tempfile::TempDir;
 use vski_replication::datadir::DataDir;
 use vski_replication::node::{DatabaseState, NodeDb};
 
-use crate::client::Client;
+use crate::client::{Client, SECRET};
 use crate::program::{Program, free_port};
 use crate::{eventually, programs};
-
-/// The secret that all nodes of all clusters share; long enough to earn no warning.
-pub const SECRET: &str = "an-e2e-secret-of-more-than-32-characters";
 
 /// The admin that masters create at their first start.
 pub const ADMIN: (&str, &str) = ("admin@example.com", "correct horse battery staple");

@@ -59,6 +59,13 @@ impl Board {
         lock(&self.states).values().cloned().collect()
     }
 
+    /// Writes what node.db does not have yet. Blocks for an fsync.
+    pub(crate) fn flush(&self) {
+        if let Some(writer) = &*lock(&self.writer) {
+            writer.flush();
+        }
+    }
+
     /// Writes what node.db does not have yet, and closes it. Blocks for an fsync.
     pub(crate) fn close(&self) {
         drop(lock(&self.writer).take());

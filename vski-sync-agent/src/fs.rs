@@ -110,6 +110,16 @@ impl Incoming {
     }
 }
 
+/// Removes what a bootstrap killed right after its rename has left: the database is there, nothing is incoming.
+pub(crate) fn clear_leftovers(dir: &DataDir, db: &str) {
+    let folder = dir.incoming().join(db);
+    if let Err(error) = std::fs::remove_dir_all(&folder)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        tracing::warn!(db, %error, "could not remove what an earlier bootstrap left in {}", folder.display());
+    }
+}
+
 fn check_space(dir: &DataDir, size: u64, allocated: u64) -> Result<(), AgentError> {
     let (needed, free) = (size.saturating_sub(allocated).saturating_add(SPACE_MARGIN), dir.free_bytes()?);
     if free < needed { Err(AgentError::Space { needed, free }) } else { Ok(()) }

@@ -15,6 +15,7 @@ const THROTTLE: Duration = Duration::from_secs(1);
 enum Message {
     Update { state: Box<DatabaseState>, at_once: bool },
     Forget(String),
+    Flush(Sender<()>),
 }
 
 /// The writing end. Dropping it writes what is left and waits for that.
@@ -42,6 +43,14 @@ impl NodeWriter {
     /// Forgets a database.
     pub(crate) fn forget(&self, db: &str) {
         self.send(Message::Forget(db.to_owned()));
+    }
+
+    /// Returns once everything so far is written. Blocks for an fsync.
+    pub(crate) fn flush(&self) {
+        let (written, done) = mpsc::channel();
+        self.send(Message::Flush(written));
+        // An error: the thread has ended, and wrote what was left before.
+        let _ = done.recv();
     }
 
     fn send(&self, message: Message) {
@@ -85,6 +94,11 @@ impl Worker {
                     self.written.remove(&db);
                     report(self.node.forget_database(&db), &db);
                 }
+                Ok(Message::Flush(written)) => {
+                    self.write_due(Duration::ZERO);
+                    // Whoever asked may have gone.
+                    let _ = written.send(());
+                }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return self.write_due(Duration::ZERO),
             }
@@ -117,6 +131,17 @@ fn report(result: rusqlite::Result<()>, db: &str) {
 mod tests {
     use super::*;
     use vski_replication::datadir::DataDir;
+
+    #[test]
+    fn what_is_throttled_is_written_when_asked_for() {
+        let temporary = tempfile::tempdir().unwrap();
+        let dir = DataDir::open(temporary.path()).unwrap();
+        let writer = NodeWriter::start(NodeDb::open(&dir).unwrap()).unwrap();
+        let state = |at_head_ms| DatabaseState { at_head_ms: Some(at_head_ms), ..DatabaseState::new("a", "follow") };
+        (0..100).for_each(|at_head_ms| writer.update(state(at_head_ms), false));
+        writer.flush();
+        assert_eq!(NodeDb::read(&dir).unwrap().unwrap().databases().unwrap(), [state(99)]);
+    }
 
     #[test]
     fn what_is_throttled_is_written_at_the_end() {

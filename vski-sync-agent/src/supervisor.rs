@@ -23,6 +23,7 @@ use crate::blocking;
 use crate::board::Board;
 use crate::config::{ConfigError, NodeConfig, Schedule, SyncConfig};
 use crate::error;
+use crate::fs;
 use crate::metrics::AgentMetrics;
 use crate::node_writer::NodeWriter;
 use crate::round::Inbox;
@@ -150,7 +151,10 @@ impl Supervisor {
         for name in rows.into_keys().chain([names::DEFAULT_DATABASE.to_owned()]) {
             board.register(DatabaseState::new(&name, "bootstrap"));
         }
-        files.iter().for_each(|name| self.spawn(name, Listing::Unknown));
+        for name in &files {
+            fs::clear_leftovers(&self.context.dir, name);
+            self.spawn(name, Listing::Unknown);
+        }
     }
 
     async fn run(mut self, mut requests: mpsc::Receiver<oneshot::Sender<SyncReport>>) {
@@ -293,6 +297,9 @@ impl Supervisor {
                 let ended = || Outcome::Failed("the agent stopped before the sync was done".to_owned());
                 outcome = outcome.or_worse(round.await.unwrap_or_else(|_| ended()));
             }
+            // Whoever asked looks at `status` next.
+            let board = Arc::clone(&context);
+            blocking::run(move || board.board.flush()).await;
             let _ = reply.send(SyncReport { dbs: context.board.states(), outcome });
         });
     }

@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use e2e::cluster::SECRET;
+use e2e::client::SECRET;
 use e2e::program::free_port;
 use e2e::{Cluster, process, programs};
 

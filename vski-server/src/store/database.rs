@@ -37,11 +37,7 @@ pub fn open(
 ) -> Result<(Database, std::thread::JoinHandle<()>), StoreError> {
     let path = dir.database(name);
     let open = dir.share_database(name)?.ok_or_else(|| StoreError::NotReady(name.to_owned()))?;
-    let conn = connection::writer(&path)?;
-    if is_empty(&conn)? {
-        create(&conn, name)?;
-    }
-    changelog::database_id(&conn).map_err(|error| not_ours(&path, error))?;
+    let conn = connect(&path, name).map_err(|error| refused(&path, error))?;
     let problems: Vec<_> = gate::problems(&conn)?.iter().map(ToString::to_string).collect();
     if !problems.is_empty() {
         let path = path.display();
@@ -53,6 +49,15 @@ pub fn open(
     ids::advance_clock(conn.head().committed_ms);
     let (writer, thread) = Writer::start(name, conn, writer_metrics);
     Ok((Database { name: name.to_owned(), reader: Reader::new(name, &path, open), writer }, thread))
+}
+
+fn connect(path: &Path, name: &str) -> Result<Connection, StoreError> {
+    let conn = connection::writer(path)?;
+    if is_empty(&conn)? {
+        create(&conn, name)?;
+    }
+    changelog::database_id(&conn)?;
+    Ok(conn)
 }
 
 /// Whether this file has no tables at all: new, or its maker was killed before it committed.
@@ -83,11 +88,13 @@ fn append_first(conn: &Connection, head: &Head, statements: Vec<String>) -> Resu
     Ok(changelog::append(conn, &entry)?)
 }
 
-fn not_ours(path: &Path, error: LogError) -> StoreError {
+/// Names the file that stands in the way, and says what to do with it.
+fn refused(path: &Path, error: StoreError) -> StoreError {
     match error {
-        LogError::NotOurs(_) => {
-            StoreError::Invalid(format!("{}: {error}; move the file elsewhere or set another DATA_DIR", path.display()))
+        StoreError::Log(LogError::NotOurs(_)) | StoreError::Sqlite(_) => {
+            let (path, reason) = (path.display(), error.describe());
+            StoreError::Invalid(format!("cannot open {path}: {reason}; move the file away or set another DATA_DIR"))
         }
-        other => other.into(),
+        other => other,
     }
 }

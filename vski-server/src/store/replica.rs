@@ -63,11 +63,10 @@ impl Replica {
         if let Some(reader) = readers.get(name) {
             return Ok(reader.clone());
         }
-        // The agent renames a file into place only when it is whole.
-        let open = self.dir.share_database(name)?;
-        let (true, Some(open)) = (path.exists(), open) else {
-            return Err(self.absent(name));
-        };
+        // The agent renames a file into place only when it is whole. Looked for first: asking for the lock of a file
+        // that is not there would get in the agent's way.
+        let open = if path.exists() { self.dir.share_database(name)? } else { None };
+        let Some(open) = open else { return Err(self.absent(name)) };
         let reader = Reader::new(name, &path, open);
         changelog::database_id(&reader.dedicated()?)?;
         readers.insert(name.to_owned(), reader.clone());

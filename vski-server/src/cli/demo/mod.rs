@@ -59,7 +59,7 @@ async fn run(args: &DemoArgs, root: PathBuf) -> Result<(), Failure> {
         signal(SignalKind::terminate()).map_err(Failure::setup)?,
         signal(SignalKind::interrupt()).map_err(Failure::setup)?,
     );
-    let mut nodes = Nodes::new(root, args.port)?;
+    let mut nodes = Nodes::new(root, args.port, 1 + args.replicas)?;
     let result = tokio::select! {
         result = show(args, &mut nodes) => result,
         _ = term.recv() => Ok(()),

@@ -1,4 +1,5 @@
 use std::fs::{File, OpenOptions};
+use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -34,8 +35,12 @@ struct Node {
 }
 
 impl Nodes {
-    /// Nothing runs yet. The secret of a kept directory stays the same.
-    pub fn new(root: PathBuf, port: u16) -> Result<Self, Failure> {
+    /// Nothing runs yet, and the ports of `nodes` are free. The secret of a kept directory stays the same.
+    pub fn new(root: PathBuf, port: u16, nodes: u16) -> Result<Self, Failure> {
+        for port in port..port + nodes {
+            TcpListener::bind((Ipv4Addr::LOCALHOST, port))
+                .map_err(|error| Failure::setup(format!("port {port}: {error}; choose others with --port")))?;
+        }
         let failed =
             |what: &str, error: std::io::Error| Failure::setup(format!("{what} in {}: {error}", root.display()));
         std::fs::create_dir_all(&root).map_err(|error| failed("make the data directory", error))?;
