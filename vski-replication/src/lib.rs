@@ -29,6 +29,9 @@ pub mod changelog;
 /// Connections by intent, and the SQLite version both processes insist on.
 pub mod connection;
 
+/// A table's rows in ranges that two nodes cut alike: for comparing and mending.
+pub mod ranges;
+
 /// What a downloaded database file must look like before it is used.
 pub mod snapshot;
 
