@@ -153,6 +153,15 @@ pub fn schema_version(conn: &Connection) -> Result<u64, LogError> {
     unsigned(statement.query_row([], |row| row.get(0))?)
 }
 
+/// How many schema entries there are up to `version`.
+pub fn schema_version_at(conn: &Connection, version: u64) -> Result<u64, LogError> {
+    let mut statement = conn.prepare_cached(
+        "SELECT (SELECT schema_version FROM _vski_base)
+              + (SELECT count(*) FROM _vski_changelog WHERE kind = 'schema' AND version <= ?1)",
+    )?;
+    unsigned(statement.query_row([signed(version)], |row| row.get(0))?)
+}
+
 /// Adds an entry at the head. The caller's transaction also holds the change it describes.
 pub fn append(conn: &Connection, entry: &Entry) -> Result<(), LogError> {
     let mut statement = conn.prepare_cached("INSERT INTO _vski_changelog VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)")?;
@@ -184,6 +193,26 @@ pub fn read_after(conn: &Connection, version: u64, max_bytes: usize) -> Result<V
         entries.push(entry);
     }
     Ok(entries)
+}
+
+/// Forgets all entries and stands at `head`: what this log said before is no part of the master's history.
+pub fn replace(conn: &Connection, head: &Head, schema_version: u64) -> Result<(), LogError> {
+    conn.execute("DELETE FROM _vski_changelog", [])?;
+    let Position { epoch, version, chain } = head.position;
+    conn.execute(
+        "UPDATE _vski_base SET generation = ?1, epoch = ?2, version = ?3, chain = ?4, schema_hash = ?5,
+         schema_version = ?6, committed_ms = ?7",
+        params![
+            signed(epoch.generation),
+            epoch.id.0,
+            signed(version),
+            chain.0,
+            head.schema_hash.0,
+            signed(schema_version),
+            head.committed_ms,
+        ],
+    )?;
+    Ok(())
 }
 
 /// The stored entry with this version.

@@ -314,7 +314,9 @@ fn read_holder(mut file: &File) -> Holder {
     read.ok().and_then(|_| serde_json::from_str(text.trim()).ok()).unwrap_or_default()
 }
 
-fn is_node_id(id: &str) -> bool {
+/// Whether an id obeys [`NODE_ID_RULE`].
+#[must_use]
+pub fn is_node_id(id: &str) -> bool {
     (1..=63).contains(&id.len()) && id.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'))
 }
 

@@ -115,6 +115,12 @@ pub fn check_role(dir: &DataDir, recorded: Option<Role>, wanted: Role) -> Result
     }
 }
 
+/// The state of a database that the master does not list.
+pub const MISSING_ON_MASTER: &str = "missing_on_master";
+
+/// The state in which a server lets go of a database's file, because the agent is going to set it aside.
+pub const SET_ASIDE: &str = "set_aside";
+
 /// How one database of a replica is doing.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -151,6 +157,12 @@ impl DatabaseState {
             at_head_ms: None,
             bootstrapped: false,
         }
+    }
+
+    /// Whether the node is not ready before this database is there: not so for a file that the master never listed.
+    #[must_use]
+    pub fn is_awaited(&self) -> bool {
+        !self.bootstrapped && self.state != MISSING_ON_MASTER
     }
 
     /// An upper bound of how old the local copy is, seconds: it grows while nothing is heard.

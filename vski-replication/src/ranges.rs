@@ -12,6 +12,9 @@ use rusqlite::types::{Value, ValueRef};
 use rusqlite::{Connection, Row, params_from_iter};
 use serde::{Deserialize, Serialize};
 
+use crate::changelog::Head;
+use crate::position::{DatabaseId, Position, SchemaHash};
+use crate::schema::Object;
 use crate::schema::sql::quote_name;
 
 /// Zero bits that a key's hash begins with where a range ends.
@@ -26,9 +29,37 @@ pub const ROW_HASH_BYTES: usize = 12;
 /// The hash of one row.
 pub type RowHash = [u8; ROW_HASH_BYTES];
 
-/// Bytes that are no row of a table.
+impl Range {
+    /// The hashes of its rows, if `bytes` are those that its own hash promised.
+    pub fn row_hashes(&self, bytes: &[u8]) -> Result<Vec<RowHash>, RowError> {
+        let (hashes, rest) = bytes.as_chunks::<ROW_HASH_BYTES>();
+        let right =
+            rest.is_empty() && hashes.len() as u64 == self.rows && *blake3::hash(bytes).as_bytes() == self.hash.0[..];
+        if right { Ok(hashes.to_vec()) } else { Err(RowError) }
+    }
+}
+
+/// Puts rows, or anything else with a length, one behind the other: length of 4 bytes, then the bytes.
+pub fn frame(bytes: &[u8], out: &mut Vec<u8>) {
+    out.extend(u32::try_from(bytes.len()).expect("a row is at most 2 GiB").to_be_bytes());
+    out.extend(bytes);
+}
+
+/// The frames that [`frame`] has put together.
+pub fn frames(mut input: &[u8]) -> Result<Vec<&[u8]>, RowError> {
+    let mut found = Vec::new();
+    while !input.is_empty() {
+        let (length, rest) = input.split_first_chunk().ok_or(RowError)?;
+        let (bytes, rest) = rest.split_at_checked(u32::from_be_bytes(*length) as usize).ok_or(RowError)?;
+        found.push(bytes);
+        input = rest;
+    }
+    Ok(found)
+}
+
+/// Bytes that are no row of a table, or not those that a hash promised.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("a row's encoding is malformed")]
+#[error("the bytes are not the rows, hashes or ranges that they should be")]
 pub struct RowError;
 
 /// How a table's rows are read and written: its stored columns, and which of them are the key.
@@ -48,7 +79,7 @@ pub struct Range {
     pub end: Option<Hex>,
     /// How many rows it has.
     pub rows: u64,
-    /// BLAKE3 over its rows.
+    /// BLAKE3 over its rows' hashes.
     pub hash: Hex,
 }
 
@@ -56,12 +87,72 @@ pub struct Range {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Hex(pub Vec<u8>);
 
+/// What a snapshot holds: enough to see which tables differ, and to stand where it stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Overview {
+    /// The database's identity.
+    pub database_id: DatabaseId,
+    /// Where the snapshot stands.
+    pub position: Position,
+    /// Schema entries up to there.
+    pub schema_version: u64,
+    /// The schema there.
+    pub schema_hash: SchemaHash,
+    /// When the entry there was committed, ms since 1970.
+    pub committed_ms: i64,
+    /// The schema's objects.
+    pub objects: Vec<Object>,
+    /// Each table's content.
+    pub tables: Vec<TableDigest>,
+    /// BLAKE3 over everything above: see [`Overview::sealed`].
+    pub digest: Hex,
+}
+
+impl Overview {
+    /// The end of the log at the snapshot.
+    #[must_use]
+    pub fn head(&self) -> Head {
+        Head { position: self.position, schema_hash: self.schema_hash, committed_ms: self.committed_ms }
+    }
+
+    /// Fills in the digest, once the rest is complete.
+    #[must_use]
+    pub fn sealed(mut self) -> Self {
+        self.digest = self.computed();
+        self
+    }
+
+    /// Whether these are the values that were sealed.
+    pub fn verify(&self) -> Result<(), RowError> {
+        if self.digest == self.computed() { Ok(()) } else { Err(RowError) }
+    }
+
+    fn computed(&self) -> Hex {
+        let mut rest = self.clone();
+        rest.digest = Hex(Vec::new());
+        let json = serde_json::to_vec(&rest).expect("plain fields always serialise");
+        Hex(blake3::hash(&json).as_bytes().to_vec())
+    }
+}
+
+/// The content of one table.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableDigest {
+    /// Its name.
+    pub name: String,
+    /// How many rows it has.
+    pub rows: u64,
+    /// [`TableRanges::hash`].
+    pub hash: Hex,
+}
+
 /// All ranges of a table.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TableRanges {
     /// How many rows the table has.
     pub rows: u64,
-    /// BLAKE3 over the ranges' hashes.
+    /// BLAKE3 over the ranges.
     pub hash: Hex,
     /// The ranges in key order, at least one.
     pub ranges: Vec<Range>,
@@ -72,6 +163,25 @@ impl TableRanges {
     #[must_use]
     pub fn start(&self, index: usize) -> Option<&Hex> {
         self.ranges[..index].last().and_then(|before| before.end.as_ref())
+    }
+
+    /// Whether the ranges are those that `hash` promised.
+    pub fn verify(&self, hash: &Hex) -> Result<(), RowError> {
+        let tiled = self.ranges.iter().rev().enumerate().all(|(at, range)| range.end.is_none() == (at == 0));
+        if tiled && !self.ranges.is_empty() && *hash == self.computed() { Ok(()) } else { Err(RowError) }
+    }
+
+    fn computed(&self) -> Hex {
+        let mut hasher = blake3::Hasher::new();
+        for range in &self.ranges {
+            let end = range.end.as_ref().map_or(&[][..], |end| &end.0);
+            hasher
+                .update(&(end.len() as u64).to_be_bytes())
+                .update(end)
+                .update(&range.rows.to_be_bytes())
+                .update(&range.hash.0);
+        }
+        Hex(hasher.finalize().as_bytes().to_vec())
     }
 
     /// The ranges of `self` that `other` does not have alike: every difference lies in one of them.
@@ -92,7 +202,8 @@ impl std::hash::Hash for Range {
 impl Shape {
     /// The shape of a table that passed the gate.
     pub fn read(conn: &Connection, table: &str) -> rusqlite::Result<Self> {
-        let mut statement = conn.prepare_cached("SELECT name, pk FROM pragma_table_xinfo(?1) WHERE hidden = 0 ORDER BY cid")?;
+        let mut statement =
+            conn.prepare_cached("SELECT name, pk FROM pragma_table_xinfo(?1) WHERE hidden = 0 ORDER BY cid")?;
         let found: Vec<(String, i64)> =
             statement.query_map([table], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_, _>>()?;
         let mut key: Vec<usize> = (0..found.len()).filter(|&at| found[at].1 > 0).collect();
@@ -112,18 +223,21 @@ impl Shape {
         let mut ranges = Vec::new();
         let (mut hasher, mut rows, mut bytes, mut total) = (blake3::Hasher::new(), 0, 0, 0);
         self.scan(conn, None, None, |key, row| {
-            hasher.update(row);
+            hasher.update(&row_hash(row));
             (rows, bytes, total) = (rows + 1, bytes + row.len(), total + 1);
             if is_cut(key) || bytes >= MAX_RANGE_BYTES {
-                ranges.push(Range { end: Some(Hex(key.to_vec())), rows, hash: Hex(hasher.finalize().as_bytes().to_vec()) });
+                ranges.push(Range {
+                    end: Some(Hex(key.to_vec())),
+                    rows,
+                    hash: Hex(hasher.finalize().as_bytes().to_vec()),
+                });
                 hasher.reset();
                 (rows, bytes) = (0, 0);
             }
         })?;
         ranges.push(Range { end: None, rows, hash: Hex(hasher.finalize().as_bytes().to_vec()) });
-        let mut whole = blake3::Hasher::new();
-        ranges.iter().for_each(|range| _ = whole.update(&range.hash.0));
-        Ok(TableRanges { rows: total, hash: Hex(whole.finalize().as_bytes().to_vec()), ranges })
+        let found = TableRanges { rows: total, hash: Hex(Vec::new()), ranges };
+        Ok(TableRanges { hash: found.computed(), ..found })
     }
 
     /// Visits the rows after `start` up to and including `end`, in key order: key and row, both encoded.
@@ -142,7 +256,9 @@ impl Shape {
         for (bound, operator) in [(start, ">"), (end, "<=")] {
             if let Some(bound) = bound {
                 conditions.push(format!("({key}) {operator} ({marks})"));
-                values.extend(decode(&bound.0).map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?);
+                values.extend(
+                    decode(&bound.0).map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?,
+                );
             }
         }
         let filter = if conditions.is_empty() { String::new() } else { format!("WHERE {}", conditions.join(" AND ")) };
@@ -242,7 +358,10 @@ fn decode(mut input: &[u8]) -> Result<Vec<Value>, RowError> {
     while let Some((tag, rest)) = input.split_first() {
         let (value, rest) = match tag {
             0 => (Value::Null, rest),
-            1 => rest.split_first_chunk().map(|(b, rest)| (Value::Integer(i64::from_be_bytes(*b)), rest)).ok_or(RowError)?,
+            1 => rest
+                .split_first_chunk()
+                .map(|(b, rest)| (Value::Integer(i64::from_be_bytes(*b)), rest))
+                .ok_or(RowError)?,
             2 => rest
                 .split_first_chunk()
                 .map(|(b, rest)| (Value::Real(f64::from_bits(u64::from_be_bytes(*b))), rest))

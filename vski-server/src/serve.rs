@@ -20,6 +20,7 @@ use crate::config::{Config, FirstAdmin, ReplicaConfig, SyncAgent};
 use crate::http::state::MasterState;
 use crate::http::{self, auth};
 use crate::metrics::Metrics;
+use crate::replication::compare::Compare;
 use crate::replication::replicas::Replicas;
 use crate::replication::snapshot::Snapshots;
 use crate::store::admins;
@@ -61,8 +62,9 @@ async fn run_master(config: Config, dir: DataDir, id: String, shutdown: Cancella
     let replicas = Arc::new(Replicas::new(node).map_err(one_line)?);
     let keeper = tokio::spawn(Arc::clone(&replicas).keep(shutdown.clone()));
     let app = app(&config, id, Databases::Master(Arc::clone(&master)), metrics, shutdown);
-    let router =
-        http::master_router(MasterState { app: app.clone(), master: Arc::clone(&master), snapshots, replicas });
+    let compare = Arc::new(Compare::new(&snapshots));
+    let state = MasterState { app: app.clone(), master: Arc::clone(&master), snapshots, compare, replicas };
+    let router = http::master_router(state);
 
     lock.set_admin(announce(&app, &listener)?).map_err(one_line)?;
     serve(listener, router, &app.shutdown).await?;
@@ -99,7 +101,9 @@ async fn run_replica(
         }
     };
     let metrics = Arc::new(Metrics::new().map_err(one_line)?);
-    let databases = Databases::Replica(Arc::new(Replica::new(&dir, replica.sync.omit.clone())));
+    let databases = Arc::new(Replica::new(&dir, replica.sync.omit.clone()));
+    tokio::spawn(Arc::clone(&databases).release_files(shutdown.clone()));
+    let databases = Databases::Replica(databases);
     let app = app(&config, id.clone(), databases, metrics, shutdown);
     let address = announce(&app, &listener)?;
     let agent = match claimed {

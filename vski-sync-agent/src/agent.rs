@@ -1,6 +1,6 @@
 //! One database: the state machine that brings it to the master's head and keeps it there.
 //!
-//! `Bootstrap -> CatchUp -> Follow`, and `Stopped` from anywhere. A step does one thing and says what happened; all
+//! `Bootstrap -> CatchUp -> Follow`, `Converge` when the log no longer leads there, and `Stopped` from anywhere. A step does one thing and says what happened; all
 //! transitions are in `next`. Trying again after an error is not a state: the step is repeated after a pause.
 //! Invariant: nothing a master sends is applied before `crate::lineage` accepted that very answer and
 //! `crate::verify` all of its bytes.
@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use vski_replication::datadir::DataDir;
 use vski_replication::position::{DatabaseId, Position, SchemaHash};
-use vski_replication::schema::{self, diff::MigrateError};
+use vski_replication::schema;
 
 use crate::apply::{Applied, LocalCopy};
 use crate::backoff::{Backoff, Complaints};
@@ -23,6 +23,10 @@ use crate::error::{self, AgentError, Recovery};
 use crate::round::{Inbox, Outcome, Waiting};
 use crate::source::{Changes, Listed, Source, SourceError};
 use crate::{blocking, bootstrap, lineage, verify};
+
+mod repair;
+
+use repair::Repeats;
 
 /// How long a streaming replica lets the master wait for news: short, so that an idle one still knows that it is at
 /// the head.
@@ -57,6 +61,10 @@ enum State {
     Bootstrap,
     /// There may be entries after the local head: ask without waiting.
     CatchUp,
+    /// The local log does not lead to the master's head: compare, and make it equal in place.
+    Converge,
+    /// The file is damaged or a stranger's: put it aside.
+    SetAside,
     /// At the head when last asked: wait until it is time to ask again.
     Follow,
     /// Trying again would not help: wait until something changes.
@@ -71,12 +79,16 @@ enum Event {
     AtHead,
     Due,
     Retry,
+    Diverged,
+    Damaged,
     Stop,
 }
 
 fn next(state: State, event: Event, copy_exists: bool) -> State {
     match (state, event) {
         (_, Event::Stop) => State::Stopped,
+        (_, Event::Diverged) => State::Converge,
+        (_, Event::Damaged) => State::SetAside,
         (State::Bootstrap, Event::Installed) => State::CatchUp,
         (_, Event::AtHead) => State::Follow,
         (State::Follow, Event::Due) | (_, Event::Behind) => State::CatchUp,
@@ -102,6 +114,8 @@ pub(crate) struct Agent {
     stop: Option<(&'static str, bool)>,
     backoff: Backoff,
     complaints: Complaints,
+    /// How often it has converged lately.
+    repeats: Repeats,
 }
 
 impl Agent {
@@ -126,6 +140,7 @@ impl Agent {
             stop: None,
             backoff: Backoff::default(),
             complaints: Complaints::default(),
+            repeats: Repeats::default(),
         }
     }
 
@@ -146,6 +161,8 @@ impl Agent {
         match (self.state, self.context.schedule) {
             (State::Bootstrap, _) => self.bootstrap().await,
             (State::CatchUp, _) => self.ask(Duration::ZERO).await,
+            (State::Converge, _) => self.converge().await,
+            (State::SetAside, _) => self.set_aside().await,
             (State::Follow, Schedule::Stream) => self.ask(STREAM_WAIT).await,
             (State::Follow, schedule) => Ok(self.until_due(schedule).await),
             (State::Stopped, schedule) => Ok(self.until_looked_at(schedule).await),
@@ -167,6 +184,10 @@ impl Agent {
     #[tracing::instrument(name = "changeset", skip_all, fields(db = self.db))]
     async fn ask(&mut self, wait: Duration) -> Result<Event, AgentError> {
         self.answering.append(&mut self.inbox.take());
+        // A file that the master does not list is none of its databases, whatever is in it.
+        if matches!(&*self.listing.borrow(), Listing::Missing) {
+            return Err(AgentError::MissingOnMaster);
+        }
         let (database_id, position) = self.open().await?;
         self.heed_listing()?;
         let answer = select! {
@@ -340,8 +361,11 @@ impl Agent {
         let (name, detail) = (error.state_name(), error::chain(error));
         self.context.board.metrics.failed(&self.db, name);
         self.publish(|state| (state.state, state.detail) = (name.to_owned(), Some(detail.clone())));
-        if error.recovery() == Recovery::Retry {
-            return self.retry(error, detail).await;
+        match error.recovery() {
+            Recovery::Retry => return self.retry(error, detail).await,
+            Recovery::Converge => return self.diverged(error, detail).await,
+            Recovery::Stop if self.may_set_aside(error) => return self.damaged(&detail),
+            Recovery::Stop => {}
         }
         if self.stop.is_none_or(|(before, _)| before != name) {
             self.log_stop(error, &detail);
@@ -372,17 +396,11 @@ impl Agent {
 
     fn log_stop(&self, error: &AgentError, detail: &str) {
         let (db, state, remedy) = (self.db.as_str(), error.state_name(), error.remedy());
-        if let AgentError::Schema { source, .. } = error {
-            let (statement, reason) = match source {
-                MigrateError::Statement { statement, source } => (statement.as_str(), source.to_string()),
-                other => ("none", other.to_string()),
-            };
-            tracing::error!(db, statement, error = reason, "schema migration failed");
-        }
+        self.log_schema(error);
         if matches!(error, AgentError::MissingOnMaster) {
             tracing::warn!(db, state, remedy, "the master does not list this database any more, its copy stays");
         } else {
-            tracing::error!(db, state, error = detail, remedy, "sync stopped, the copy is served as it is");
+            tracing::error!(db, state, error = detail, remedy, "sync stopped");
         }
     }
 
@@ -417,6 +435,16 @@ mod tests {
         assert_eq!(next(State::Follow, Event::Due, true), State::CatchUp);
         assert_eq!(next(State::Follow, Event::Behind, true), State::CatchUp);
         assert_eq!(next(State::Follow, Event::AtHead, true), State::Follow);
+    }
+
+    #[test]
+    fn a_parted_history_converges_and_a_damaged_file_is_put_aside_from_anywhere() {
+        for state in [State::Bootstrap, State::CatchUp, State::Follow, State::Stopped, State::Converge] {
+            assert_eq!(next(state, Event::Diverged, true), State::Converge);
+            assert_eq!(next(state, Event::Damaged, true), State::SetAside);
+        }
+        assert_eq!(next(State::Converge, Event::Installed, true), State::CatchUp);
+        assert_eq!(next(State::SetAside, Event::Installed, false), State::Bootstrap);
     }
 
     #[test]

@@ -54,6 +54,11 @@ impl Board {
         }
     }
 
+    /// Version of the master's head at the last contact; 0 if nothing was heard.
+    pub(crate) fn head_version(&self, db: &str) -> u64 {
+        lock(&self.states).get(db).and_then(|state| state.head).map_or(0, |head| head.version)
+    }
+
     /// All databases, by name.
     pub(crate) fn states(&self) -> Vec<DatabaseState> {
         lock(&self.states).values().cloned().collect()

@@ -24,7 +24,7 @@ const MANIFESTS: usize = 5;
 pub(crate) async fn run(source: &Source, dir: &DataDir, db: &str, metrics: &AgentMetrics) -> Result<(), AgentError> {
     let started = Instant::now();
     for _ in 0..MANIFESTS {
-        let manifest = match source.manifest(db).await {
+        let manifest = match source.manifest(db, 0).await {
             Ok(manifest) => Arc::new(manifest),
             Err(SourceError::NotFound { .. }) => return Err(AgentError::MissingOnMaster),
             Err(error) => return Err(error.into()),

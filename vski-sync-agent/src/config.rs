@@ -161,6 +161,9 @@ pub enum ConfigError {
     /// The node id breaks the rule.
     #[error("REPLICA_ID {0:?} is not usable: set it to {rule}", rule = datadir::NODE_ID_RULE)]
     NodeId(String),
+    /// RUST_LOG cannot be understood.
+    #[error("RUST_LOG is no filter ({0}): set it to a level such as info, or to pairs such as vski_server=debug")]
+    LogFilter(String),
     /// Not an address.
     #[error("{variable} {value:?} is not an http or https address: set it to one such as {example}")]
     Url {
@@ -197,6 +200,7 @@ impl NodeArgs {
         let secret = secret("JWT_SECRET_FILE", self.jwt_secret.as_deref(), self.jwt_secret_file.as_deref())?
             .ok_or(ConfigError::SecretMissing)?;
         let previous = secret_previous(self)?;
+        crate::telemetry::check_filter().map_err(ConfigError::LogFilter)?;
         let replica_id = given(self.replica_id.as_deref());
         if let Some(id) = replica_id
             && !is_node_id(id)

@@ -22,7 +22,7 @@ use crate::verify::VerifyError;
 pub enum Recovery {
     /// Try again after a pause.
     Retry,
-    /// The copy is not the master's any more. Until it can be made equal in place, this stops the database.
+    /// The copy's log does not lead to the master's head any more: compare, and make it equal in place.
     Converge,
     /// Stop until something outside changes.
     Stop,
@@ -44,7 +44,7 @@ pub enum AgentError {
     #[error("the master does not list this database any more")]
     MissingOnMaster,
     /// 409: the master's log lacks the local head.
-    #[error("the master's log lacks this copy's head{}", told(", both agree up to", *common))]
+    #[error("the master's log lacks this copy's head{}", told(", both agree at most up to", *common))]
     Lost {
         /// The last position both may share.
         common: Option<Position>,
@@ -73,6 +73,14 @@ pub enum AgentError {
     #[error("make the schema that of entry {version}")]
     Schema {
         /// The entry that needs it.
+        version: u64,
+        /// What stands in the way.
+        source: MigrateError,
+    },
+    /// Not even by setting tables aside can the schema be made the master's.
+    #[error("make the schema that of the snapshot at version {version}")]
+    Unreachable {
+        /// The snapshot's version.
         version: u64,
         /// What stands in the way.
         source: MigrateError,
@@ -138,13 +146,15 @@ impl AgentError {
     #[must_use]
     pub fn recovery(&self) -> Recovery {
         match self {
-            Self::Lost { .. } | Self::Pruned { .. } | Self::Conflict { .. } | Self::Uncaptured { .. } => {
-                Recovery::Converge
-            }
+            Self::Lost { .. }
+            | Self::Pruned { .. }
+            | Self::Conflict { .. }
+            | Self::Uncaptured { .. }
+            | Self::Schema { .. }
+            | Self::SchemaForgotten { .. } => Recovery::Converge,
             Self::Refused(_)
             | Self::MissingOnMaster
-            | Self::Schema { .. }
-            | Self::SchemaForgotten { .. }
+            | Self::Unreachable { .. }
             | Self::Malformed { .. }
             | Self::Unsafe { .. } => Recovery::Stop,
             Self::Source(_)
@@ -167,17 +177,18 @@ impl AgentError {
             Self::Refused(Refusal::StaleMaster { .. }) => "stale_master",
             Self::Refused(Refusal::SplitBrain { .. }) => "split_brain",
             Self::MissingOnMaster => "missing_on_master",
-            Self::Schema { .. } | Self::SchemaForgotten { .. } | Self::Unsafe { .. } => "schema_unreachable",
+            Self::Unreachable { .. } | Self::Unsafe { .. } => "schema_unreachable",
             Self::Malformed { .. } => "malformed",
             _ if self.recovery() == Recovery::Converge => "diverged",
             _ => "retrying",
         }
     }
 
-    /// Whether the master's word alone put the database there, so that another word may free it.
+    /// Whether another word of the master may free the database.
     #[must_use]
     pub fn is_the_masters_word(&self) -> bool {
-        matches!(self, Self::Refused(_) | Self::MissingOnMaster | Self::Lost { .. } | Self::Pruned { .. })
+        // A damaged file is set aside once the master lists its database.
+        matches!(self, Self::Refused(_) | Self::MissingOnMaster | Self::Malformed { .. })
     }
 
     /// What an operator can do about it; empty where trying again is all there is.
@@ -194,15 +205,12 @@ impl AgentError {
                  node, move the database's files out of DATA_DIR, and start again"
             }
             "missing_on_master" => "restore it on the master, or name it in REPLICA_OMIT_DBS",
-            "diverged" => {
-                "stop this node, move the database's files (.db, -wal, -shm) out of DATA_DIR, and start again: it is \
-                 fetched anew"
-            }
+            "diverged" => "nothing: rows that differ are fetched; what vanishes here is kept in .vski/lost",
             "schema_unreachable" => {
                 "bring the table to the master's schema by hand, or stop this node, move the database's files out of \
                  DATA_DIR, and start again; then request a sync"
             }
-            "malformed" => "stop this node, move the file out of DATA_DIR, and start again: it is fetched anew",
+            "malformed" => "nothing once the master lists it: the file is set aside in .vski/lost and fetched anew",
             _ => "",
         }
     }
@@ -245,11 +253,12 @@ mod tests {
     fn a_stop_names_its_state_and_what_to_do() {
         let malformed = AgentError::Malformed { reason: String::new() };
         for (error, state, again) in [
-            (AgentError::Lost { common: None }, "diverged", true),
+            (AgentError::Lost { common: None }, "diverged", false),
             (AgentError::Uncaptured { version: 1 }, "diverged", false),
-            (AgentError::SchemaForgotten { version: 1 }, "schema_unreachable", false),
+            (AgentError::SchemaForgotten { version: 1 }, "diverged", false),
+            (AgentError::Unsafe { problems: String::new() }, "schema_unreachable", false),
             (AgentError::MissingOnMaster, "missing_on_master", true),
-            (malformed, "malformed", false),
+            (malformed, "malformed", true),
         ] {
             assert_ne!(error.recovery(), Recovery::Retry);
             assert_eq!((error.state_name(), error.is_the_masters_word()), (state, again));

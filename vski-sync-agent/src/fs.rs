@@ -125,6 +125,28 @@ fn check_space(dir: &DataDir, size: u64, allocated: u64) -> Result<(), AgentErro
     if free < needed { Err(AgentError::Space { needed, free }) } else { Ok(()) }
 }
 
+/// Moves a database that cannot be used to `.vski/lost`, main file, `-wal` and `-shm` together, named with the time.
+/// `InUse` while a server has it open. Killed in between, what is left of it has no main file and is set aside by the
+/// next bootstrap.
+pub(crate) fn set_aside(dir: &DataDir, db: &str) -> Result<PathBuf, AgentError> {
+    let _claim = dir.claim_database(db)?.ok_or(AgentError::InUse)?;
+    let lost = dir.private().join("lost");
+    std::fs::create_dir_all(&lost).map_err(io_error("create", &lost))?;
+    let (main, now) = (dir.database(db), clock::now_ms());
+    let kept = lost.join(format!("{db}.{now}.db"));
+    std::fs::rename(&main, &kept).map_err(io_error("rename", &main))?;
+    fault::point("set-aside:renamed");
+    for suffix in ["-wal", "-shm"] {
+        let side = dir.root().join(format!("{db}.db{suffix}"));
+        if side.exists() {
+            let target = lost.join(format!("{db}.{now}.db{suffix}"));
+            std::fs::rename(&side, &target).map_err(io_error("rename", &side))?;
+        }
+    }
+    datadir::sync_directory(dir.root()).map_err(io_error("fsync", dir.root()))?;
+    Ok(kept)
+}
+
 /// A `-wal` whose database is gone would be replayed into the new file by SQLite. It may hold somebody's rows, so it
 /// is kept.
 fn set_side_files_aside(dir: &DataDir, db: &str) -> Result<(), AgentError> {

@@ -34,6 +34,9 @@ pub mod apply;
 /// A new database: snapshot, download, install.
 mod bootstrap;
 
+/// A copy whose log no longer leads to the master's: made equal in place.
+mod converge;
+
 /// Chunks of a snapshot: fetched in parallel, verified, resumable.
 mod download;
 

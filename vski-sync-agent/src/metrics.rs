@@ -26,6 +26,9 @@ pub struct AgentMetrics {
     apply_seconds: HistogramVec,
     bootstrap_bytes: IntCounterVec,
     bootstraps: IntCounterVec,
+    converges: IntCounterVec,
+    converge_bytes: IntCounterVec,
+    lost_reports: IntCounterVec,
     /// How each database is doing: lag is computed from it at each scrape, so that it grows while nothing happens.
     states: Arc<Mutex<BTreeMap<String, DatabaseState>>>,
 }
@@ -59,6 +62,9 @@ impl AgentMetrics {
             apply_seconds: HistogramVec::new(histogram.buckets(APPLY_BUCKETS.to_vec()), db)?,
             bootstrap_bytes: IntCounterVec::new(opts("bootstrap_bytes_total", "Snapshot bytes fetched."), db)?,
             bootstraps: IntCounterVec::new(opts("bootstraps_total", "Snapshots installed."), db)?,
+            converges: IntCounterVec::new(opts("converges_total", "Times the copy was made equal in place."), db)?,
+            converge_bytes: IntCounterVec::new(opts("converge_bytes_total", "Bytes fetched to do so."), db)?,
+            lost_reports: IntCounterVec::new(opts("lost_reports_total", "Files written to .vski/lost."), db)?,
             states: Arc::default(),
         };
         metrics.collectors().into_iter().try_for_each(|collector| registry.register(collector))?;
@@ -81,6 +87,12 @@ impl AgentMetrics {
         let mut states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
         let before = states.insert(db.to_owned(), now.clone());
         drop(states);
+        if before.is_none() {
+            // At 0 from the beginning, so that the first increase is one.
+            let counters =
+                [&self.applied_entries, &self.bootstraps, &self.converges, &self.converge_bytes, &self.lost_reports];
+            counters.iter().for_each(|counter| drop(counter.with_label_values(&[db])));
+        }
         if let Some(before) = before.filter(|before| before.state != now.state) {
             self.state.with_label_values(&[db, before.state.as_str()]).set(0);
         }
@@ -128,6 +140,12 @@ impl AgentMetrics {
         self.bootstraps.with_label_values(&[db]).inc();
     }
 
+    pub(crate) fn converged(&self, db: &str, bytes: u64, lost: bool) {
+        self.converges.with_label_values(&[db]).inc();
+        self.converge_bytes.with_label_values(&[db]).inc_by(bytes);
+        self.lost_reports.with_label_values(&[db]).inc_by(u64::from(lost));
+    }
+
     fn collectors(&self) -> Vec<Box<dyn Collector>> {
         vec![
             Box::new(self.lag.clone()),
@@ -141,6 +159,9 @@ impl AgentMetrics {
             Box::new(self.apply_seconds.clone()),
             Box::new(self.bootstrap_bytes.clone()),
             Box::new(self.bootstraps.clone()),
+            Box::new(self.converges.clone()),
+            Box::new(self.converge_bytes.clone()),
+            Box::new(self.lost_reports.clone()),
         ]
     }
 }

@@ -16,6 +16,7 @@ use vski_replication::clock;
 use vski_replication::entry::MAX_PAYLOAD;
 use vski_replication::names::{header, route};
 use vski_replication::position::{Chain, DatabaseId, Epoch, EpochId, Position, SchemaHash};
+use vski_replication::ranges::{Overview, TableDigest, TableRanges};
 use vski_replication::schema::Object;
 use vski_replication::snapshot::{CHUNK_BYTES, Manifest};
 
@@ -163,9 +164,29 @@ impl Source {
         Ok(Answer { database_id, head, asked_ms, answered_ms, changes })
     }
 
-    /// A new snapshot of a database, which the master may have to make first.
-    pub async fn manifest(&self, db: &str) -> Result<Manifest, SourceError> {
-        let request = self.request(Method::GET, route::SNAPSHOT).query(&[("db", db)]);
+    /// Whether the master's log has this position, or begins after it.
+    pub async fn holds(&self, db: &str, position: Position) -> Result<bool, SourceError> {
+        const CALL: &str = "changeset";
+        let query = [
+            ("db", db.to_owned()),
+            ("epoch", position.epoch.to_string()),
+            ("version", position.version.to_string()),
+            ("chain", position.chain.to_string()),
+        ];
+        // HEAD: whether, not what.
+        let request = self.request(Method::HEAD, route::CHANGESET).query(&query);
+        let response = self.answer(CALL, request, ANSWER_MARGIN).await?;
+        match response.status() {
+            StatusCode::OK | StatusCode::NO_CONTENT | StatusCode::GONE => Ok(true),
+            StatusCode::CONFLICT => Ok(false),
+            _ => Err(self.refusal(CALL, response).await),
+        }
+    }
+
+    /// A snapshot of a database with the entries up to `version`, which the master may have to make first.
+    pub async fn manifest(&self, db: &str, version: u64) -> Result<Manifest, SourceError> {
+        let query = [("db", db.to_owned()), ("version", version.to_string())];
+        let request = self.request(Method::GET, route::SNAPSHOT).query(&query);
         let response = self.send("snapshot", request, MANIFEST_TIMEOUT).await?;
         let manifest: Manifest = self.json("snapshot", response).await?;
         let malformed = |reason: String| SourceError::Malformed { call: "snapshot", reason };
@@ -188,6 +209,50 @@ impl Source {
             return Err(SourceError::Malformed { call: "snapshot chunk", reason });
         }
         client::body("snapshot chunk", response, usize::try_from(length).unwrap_or(usize::MAX), IDLE_TIMEOUT).await
+    }
+
+    /// What a snapshot holds, table by table. The master reads all of it to answer.
+    pub async fn overview(&self, snapshot: &str) -> Result<Overview, SourceError> {
+        const CALL: &str = "snapshot ranges";
+        let request = self.request(Method::GET, &format!("{}/{snapshot}/ranges", route::SNAPSHOT));
+        let overview: Overview = self.json(CALL, self.send(CALL, request, MANIFEST_TIMEOUT).await?).await?;
+        overview.verify().map_err(|error| SourceError::Malformed { call: CALL, reason: error.to_string() })?;
+        Ok(overview)
+    }
+
+    /// The ranges of a snapshot's table, whose digest the overview gave.
+    pub async fn ranges(&self, snapshot: &str, table: &TableDigest) -> Result<TableRanges, SourceError> {
+        const CALL: &str = "snapshot ranges";
+        let request = self.request(Method::GET, &format!("{}/{snapshot}/ranges", route::SNAPSHOT));
+        let response = self.send(CALL, request.query(&[("table", &table.name)]), MANIFEST_TIMEOUT).await?;
+        let ranges: TableRanges = self.json(CALL, response).await?;
+        ranges.verify(&table.hash).map_err(|error| SourceError::Malformed { call: CALL, reason: error.to_string() })?;
+        Ok(ranges)
+    }
+
+    /// The hashes of the rows in the ranges from `first` to `last`: a frame for each range.
+    pub async fn row_hashes(
+        &self,
+        snapshot: &str,
+        table: &str,
+        first: usize,
+        last: usize,
+    ) -> Result<Vec<u8>, SourceError> {
+        let query = [("table", table.to_owned()), ("range", first.to_string()), ("through", last.to_string())];
+        self.rows_body(snapshot, &query).await
+    }
+
+    /// The rows at `places` of one range, a frame each.
+    pub async fn rows(&self, snapshot: &str, table: &str, range: usize, places: &str) -> Result<Vec<u8>, SourceError> {
+        let query = [("table", table.to_owned()), ("range", range.to_string()), ("places", places.to_owned())];
+        self.rows_body(snapshot, &query).await
+    }
+
+    async fn rows_body(&self, snapshot: &str, query: &[(&str, String)]) -> Result<Vec<u8>, SourceError> {
+        const CALL: &str = "snapshot rows";
+        let request = self.request(Method::GET, &format!("{}/{snapshot}/rows", route::SNAPSHOT)).query(query);
+        let response = self.send(CALL, request, ANSWER_MARGIN).await?;
+        client::body(CALL, response, MAX_BATCH, IDLE_TIMEOUT).await
     }
 
     /// The schema in force at `version`. Not found: the master's log no longer tells.

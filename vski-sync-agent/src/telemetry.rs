@@ -86,6 +86,11 @@ impl Drop for Telemetry {
     }
 }
 
+/// Whether RUST_LOG says something; the error says what is wrong with it.
+pub fn check_filter() -> Result<(), String> {
+    filter().1.map_or(Ok(()), Err)
+}
+
 fn filter() -> (EnvFilter, Option<String>) {
     let builder = || EnvFilter::builder().with_default_directive(LevelFilter::INFO.into());
     match builder().parse(std::env::var("RUST_LOG").unwrap_or_default()) {

@@ -31,8 +31,12 @@ fn merge(local: &Connection, remote: &Connection, shape: &Shape) -> (usize, usiz
         let (mut here, mut there) = (Vec::new(), Vec::new());
         shape.scan(local, start, end, |key, row| here.push((row_hash(row), key.to_vec()))).unwrap();
         shape.scan(remote, start, end, |_, row| there.push((row_hash(row), row.to_vec()))).unwrap();
-        delete.extend(here.iter().filter(|(hash, _)| !there.iter().any(|(other, _)| other == hash)).map(|(_, key)| key.clone()));
-        insert.extend(there.iter().filter(|(hash, _)| !here.iter().any(|(other, _)| other == hash)).map(|(_, row)| row.clone()));
+        delete.extend(
+            here.iter().filter(|(hash, _)| !there.iter().any(|(other, _)| other == hash)).map(|(_, key)| key.clone()),
+        );
+        insert.extend(
+            there.iter().filter(|(hash, _)| !here.iter().any(|(other, _)| other == hash)).map(|(_, row)| row.clone()),
+        );
     }
     delete.iter().for_each(|key| assert_eq!(shape.delete(local, key).unwrap(), 1));
     insert.iter().for_each(|row| shape.insert(local, row).unwrap());
@@ -63,7 +67,11 @@ fn an_empty_table_is_one_empty_range() {
 
 #[test]
 fn one_changed_row_makes_one_or_two_ranges_differ() {
-    for change in ["UPDATE t SET a = 'other' WHERE k = 'key 5000'", "DELETE FROM t WHERE k = 'key 5000'", "INSERT INTO t (a, k, n) VALUES ('x', 'y', 4000)"] {
+    for change in [
+        "UPDATE t SET a = 'other' WHERE k = 'key 5000'",
+        "DELETE FROM t WHERE k = 'key 5000'",
+        "INSERT INTO t (a, k, n) VALUES ('x', 'y', 4000)",
+    ] {
         let ((here, shape), (there, _)) = (table(20_000), table(20_000));
         there.execute_batch(change).unwrap();
         let differing = shape.ranges(&there).unwrap().differing(&shape.ranges(&here).unwrap());
@@ -71,6 +79,32 @@ fn one_changed_row_makes_one_or_two_ranges_differ() {
         let (deleted, inserted) = merge(&here, &there, &shape);
         assert!(deleted + inserted <= 2, "{change}: {deleted} deleted, {inserted} inserted");
         assert_eq!(rows(&shape, &here), rows(&shape, &there));
+    }
+}
+
+#[test]
+fn every_flipped_bit_of_hashes_and_ranges_is_detected() {
+    let (conn, shape) = table(2_000);
+    let found = shape.ranges(&conn).unwrap();
+    found.verify(&found.hash.clone()).unwrap();
+    let mut hashes = Vec::new();
+    shape.scan(&conn, found.start(0), found.ranges[0].end.as_ref(), |_, row| hashes.extend(row_hash(row))).unwrap();
+    found.ranges[0].row_hashes(&hashes).unwrap();
+    for bit in 0..hashes.len().min(200) * 8 {
+        hashes[bit / 8] ^= 1 << (bit % 8);
+        assert!(found.ranges[0].row_hashes(&hashes).is_err(), "bit {bit}");
+        hashes[bit / 8] ^= 1 << (bit % 8);
+    }
+    for length in 0..hashes.len().min(100) {
+        assert!(found.ranges[0].row_hashes(&hashes[..length]).is_err(), "cut at {length}");
+    }
+    for at in 0..found.ranges.len() {
+        let mut changed = found.clone();
+        changed.ranges[at].hash.0[7] ^= 1;
+        assert!(changed.verify(&found.hash).is_err());
+        let mut changed = found.clone();
+        changed.ranges.remove(at);
+        assert!(changed.verify(&found.hash).is_err());
     }
 }
 

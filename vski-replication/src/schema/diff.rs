@@ -7,6 +7,7 @@ use rusqlite::Connection;
 
 use super::sql::{Token, quote_name, tokens};
 use super::{Object, hash, objects};
+use crate::names::RESERVED_PREFIX;
 use crate::position::SchemaHash;
 
 /// Why a schema cannot be made equal to another.
@@ -51,6 +52,49 @@ pub fn migrate(conn: &Connection, target: &[Object]) -> Result<Vec<String>, Migr
         return Err(MigrateError::NotReached { expected, found });
     }
     Ok(statements)
+}
+
+/// Like [`migrate`], but a table that the target lacks, or whose SQL cannot be reached, is set aside with its rows as
+/// `_vski_kept_<table>_<version>`, and made anew from the target's SQL, empty. Returns the names of those set aside.
+///
+/// A plain RENAME would rewrite other tables' references and fail on views that name the table: the legacy behaviour
+/// is on meanwhile, the caller has foreign keys off, and views, triggers and the table's indexes are dropped first.
+pub fn migrate_keeping(conn: &Connection, target: &[Object], version: u64) -> Result<Vec<String>, MigrateError> {
+    let local = objects(conn)?;
+    let mut kept = Vec::new();
+    for table in local.iter().filter(|object| object.kind == "table") {
+        let wanted = target.iter().find(|object| object.kind == "table" && object.name == table.name);
+        if !wanted.is_some_and(|wanted| same_sql(table, wanted) || add_columns(table, wanted).is_ok()) {
+            kept.push(table.name.clone());
+        }
+    }
+    if !kept.is_empty() {
+        set_aside(conn, &local, &kept, version)?;
+    }
+    migrate(conn, target)?;
+    Ok(kept)
+}
+
+fn set_aside(conn: &Connection, local: &[Object], tables: &[String], version: u64) -> Result<(), MigrateError> {
+    let mut statements = vec!["PRAGMA legacy_alter_table = ON".to_owned()];
+    for kind in ["trigger", "view", "index"] {
+        let gone =
+            local.iter().filter(|object| object.kind == kind && (kind != "index" || tables.contains(&object.table)));
+        statements
+            .extend(gone.map(|object| format!("DROP {} IF EXISTS {}", kind.to_uppercase(), quote_name(&object.name))));
+    }
+    for table in tables {
+        let taken = |name: &str| -> rusqlite::Result<bool> {
+            conn.query_row("SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE name = ?1)", [name], |row| row.get(0))
+        };
+        let mut name = format!("{RESERVED_PREFIX}kept_{table}_{version}");
+        while taken(&name)? {
+            name.push('_');
+        }
+        statements.push(format!("ALTER TABLE {} RENAME TO {}", quote_name(table), quote_name(&name)));
+    }
+    statements.push("PRAGMA legacy_alter_table = OFF".to_owned());
+    run(conn, &statements)
 }
 
 /// Runs DDL statements in order; the error names the one that failed.
@@ -190,6 +234,29 @@ mod tests {
             let error = migrated(BASE, to).expect_err(to);
             assert!(matches!(&error, MigrateError::Unreachable { table, .. } if table == "t"), "{error}");
         }
+    }
+
+    #[test]
+    fn what_cannot_be_reached_is_set_aside_with_its_rows_and_made_anew() {
+        let from = format!("{BASE} CREATE TABLE u (id INTEGER PRIMARY KEY, t TEXT REFERENCES t (id)); INSERT INTO t VALUES ('1', 'one');
+            CREATE TABLE gone (id INTEGER PRIMARY KEY); INSERT INTO gone VALUES (7);");
+        let to = "CREATE TABLE t (id TEXT PRIMARY KEY NOT NULL, renamed TEXT); CREATE INDEX i ON t (renamed);
+            CREATE TABLE u (id INTEGER PRIMARY KEY, t TEXT REFERENCES t (id)); CREATE VIEW v AS SELECT renamed FROM t;";
+        let (conn, target) = (database(&from), objects(&database(to)).unwrap());
+        conn.execute_batch("PRAGMA foreign_keys = OFF").unwrap();
+        let mut kept = migrate_keeping(&conn, &target, 9).unwrap();
+        kept.sort();
+        assert_eq!(kept, ["gone", "t"]);
+        assert_eq!(hash(&conn).unwrap(), crate::schema::hash_objects(&target));
+        let rows: (String, i64) = conn
+            .query_row("SELECT a, (SELECT id FROM _vski_kept_gone_9) FROM _vski_kept_t_9", [], |row| {
+                Ok((row.get(0)?, row.get(1)?))
+            })
+            .unwrap();
+        assert_eq!(rows, ("one".to_owned(), 7));
+        conn.execute_batch("DROP TABLE t; CREATE TABLE t (other)").unwrap();
+        migrate_keeping(&conn, &target, 9).unwrap();
+        assert_eq!(hash(&conn).unwrap(), crate::schema::hash_objects(&target));
     }
 
     #[test]

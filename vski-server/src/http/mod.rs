@@ -18,6 +18,9 @@ pub mod auth;
 /// What replicas ask a master.
 mod replica;
 
+/// What replicas ask about a snapshot's content.
+mod compare;
+
 /// What a replica does on request: sync now.
 mod sync;
 
@@ -51,6 +54,7 @@ pub fn master_router(state: MasterState) -> Router {
         .merge(records::write_router())
         .merge(auth::write_router())
         .merge(replica::master_router())
+        .merge(compare::router())
         .with_state(state);
     with_layers(routes.merge(read_routes(&app)), app)
 }
@@ -79,6 +83,7 @@ fn with_layers(routes: Router, app: App) -> Router {
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
         .layer(DefaultBodyLimit::max(extract::MAX_BODY_BYTES))
+        .layer(middleware::from_fn(layers::envelope))
         .layer(middleware::from_fn_with_state(app.clone(), layers::read_only))
         .layer(layers::cors())
         .layer(middleware::from_fn_with_state(app.clone(), layers::identify))

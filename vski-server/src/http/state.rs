@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::extract::FromRef;
 
 use crate::app::App;
+use crate::replication::compare::Compare;
 use crate::replication::replicas::Replicas;
 use crate::replication::snapshot::Snapshots;
 use crate::store::master::Master;
@@ -18,6 +19,8 @@ pub struct MasterState {
     pub master: Arc<Master>,
     /// Copies on offer.
     pub snapshots: Arc<Snapshots>,
+    /// What is in those copies.
+    pub compare: Arc<Compare>,
     /// The replicas that were heard of.
     pub replicas: Arc<Replicas>,
 }
@@ -43,5 +46,11 @@ impl FromRef<MasterState> for Arc<Snapshots> {
 impl FromRef<MasterState> for Arc<Replicas> {
     fn from_ref(state: &MasterState) -> Self {
         Arc::clone(&state.replicas)
+    }
+}
+
+impl FromRef<MasterState> for Arc<Compare> {
+    fn from_ref(state: &MasterState) -> Self {
+        Arc::clone(&state.compare)
     }
 }

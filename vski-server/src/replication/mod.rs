@@ -8,3 +8,6 @@ pub mod snapshot;
 
 /// The replicas that were heard of.
 pub mod replicas;
+
+/// What a snapshot holds, table by table and range by range: for replicas that compare.
+pub mod compare;

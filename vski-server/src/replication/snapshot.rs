@@ -61,15 +61,15 @@ impl Snapshots {
         Ok(Self { dir: dir.clone(), metrics: Arc::clone(metrics), leased, taking })
     }
 
-    /// A recent copy, or a new one.
-    pub async fn take(self: &Arc<Self>, reader: &Reader) -> Result<Manifest, StoreError> {
+    /// A recent copy that has at least the entries up to `version`, or a new one.
+    pub async fn take(self: &Arc<Self>, reader: &Reader, version: u64) -> Result<Manifest, StoreError> {
         let turn = {
             let mut taking = self.taking.lock().unwrap_or_else(PoisonError::into_inner);
             Arc::clone(taking.entry(reader.name().to_owned()).or_default())
         };
         let _turn = turn.lock_owned().await;
         self.sweep();
-        if let Some(manifest) = self.recent(reader.name()) {
+        if let Some(manifest) = self.recent(reader.name(), version) {
             return Ok(manifest);
         }
         let (this, reader) = (Arc::clone(self), reader.clone());
@@ -86,9 +86,15 @@ impl Snapshots {
         })
     }
 
-    fn recent(&self, db: &str) -> Option<Manifest> {
+    /// Whether a copy is still on offer; its lease is not renewed.
+    pub fn is_leased(&self, id: &str) -> bool {
+        self.leased.lock().unwrap_or_else(PoisonError::into_inner).contains_key(id)
+    }
+
+    fn recent(&self, db: &str, version: u64) -> Option<Manifest> {
         let mut leased = self.leased.lock().unwrap_or_else(PoisonError::into_inner);
-        let lease = leased.values_mut().find(|lease| lease.manifest.db == db && lease.made.elapsed() < SHARED_FOR)?;
+        let fits = |manifest: &Manifest| manifest.db == db && manifest.position.version >= version;
+        let lease = leased.values_mut().find(|lease| fits(&lease.manifest) && lease.made.elapsed() < SHARED_FOR)?;
         lease.renewed = Instant::now();
         Some(lease.manifest.clone())
     }

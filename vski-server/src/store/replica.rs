@@ -3,16 +3,21 @@
 //! There is no writer here, so nothing that a replica serves can change what it holds.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
 
+use tokio_util::sync::CancellationToken;
 use vski_replication::changelog;
 use vski_replication::datadir::DataDir;
 use vski_replication::names;
-use vski_replication::node::{DatabaseState, NodeDb};
+use vski_replication::node::{DatabaseState, NodeDb, SET_ASIDE};
 
 use super::error::StoreError;
 use super::master::unknown;
 use super::reader::Reader;
+
+/// How often the agent's wish for a file is looked for.
+const RELEASE_POLL: Duration = Duration::from_millis(200);
 
 /// The databases, open for reading.
 pub struct Replica {
@@ -57,11 +62,39 @@ impl Replica {
         Ok(states)
     }
 
+    /// Lets go of files that the agent wants to set aside; they answer 503 until new ones are in place.
+    pub async fn release_files(self: Arc<Self>, shutdown: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = tokio::time::sleep(RELEASE_POLL) => {}
+            }
+            let this = Arc::clone(&self);
+            let done = tokio::task::spawn_blocking(move || this.release_once()).await;
+            if let Ok(Err(error)) = done {
+                tracing::warn!(error = error.describe(), "cannot read node.db");
+            }
+        }
+    }
+
+    fn release_once(&self) -> Result<(), StoreError> {
+        for state in self.states()?.iter().filter(|state| state.state == SET_ASIDE) {
+            let gone = self.readers.write().unwrap_or_else(PoisonError::into_inner).remove(&state.name);
+            if gone.is_some() {
+                tracing::warn!(db = state.name, "its file is damaged and let go of; a new copy is on its way");
+            }
+        }
+        Ok(())
+    }
+
     fn open(&self, name: &str) -> Result<Reader, StoreError> {
         let path = self.dir.database(name);
         let mut readers = self.readers.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(reader) = readers.get(name) {
             return Ok(reader.clone());
+        }
+        if self.states()?.iter().any(|state| state.name == name && state.state == SET_ASIDE) {
+            return Err(StoreError::NotReady(name.to_owned()));
         }
         // The agent renames a file into place only when it is whole. Looked for first: asking for the lock of a file
         // that is not there would get in the agent's way.

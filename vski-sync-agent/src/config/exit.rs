@@ -7,7 +7,6 @@ use clap::{Arg, Command, Parser};
 #[must_use]
 pub fn parse_or_exit<T: Parser>() -> T {
     let command = without_empty_variables(T::command());
-    let name = command.get_name().to_owned();
     let parsed = command.try_get_matches().and_then(|matches| T::from_arg_matches(&matches));
     parsed.unwrap_or_else(|error| {
         if matches!(
@@ -16,7 +15,7 @@ pub fn parse_or_exit<T: Parser>() -> T {
         ) {
             error.exit();
         }
-        eprintln!("{name}: {} (see --help)", condensed(&error.to_string()));
+        eprintln!("{} (see --help)", condensed(&error.to_string()));
         std::process::exit(2);
     })
 }

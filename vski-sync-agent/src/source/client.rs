@@ -94,6 +94,7 @@ impl Source {
         patience: Duration,
     ) -> Result<Response, SourceError> {
         match timeout(patience, request.send()).await {
+            Ok(Ok(response)) if mode(&response) == Some(b"replica") => Err(SourceError::NotAMaster),
             Ok(Ok(response)) => Ok(response),
             Ok(Err(error)) => Err(SourceError::Unreachable { call, source: error.without_url() }),
             Err(_) => Err(SourceError::Silent { call, seconds: patience.as_secs() }),
@@ -122,6 +123,11 @@ impl Source {
             status => SourceError::Refused { call, status: status.as_u16(), reason },
         }
     }
+}
+
+/// The role that the answering node says it has.
+fn mode(response: &Response) -> Option<&[u8]> {
+    response.headers().get(header::REPLICA_MODE).map(HeaderValue::as_bytes)
 }
 
 /// The whole body, if each part comes in time and all of it fits into `max` bytes.

@@ -35,6 +35,9 @@ pub enum SourceError {
         /// What the master said.
         reason: String,
     },
+    /// MASTER_URL leads to a replica, which does not serve other replicas.
+    #[error("use the node at MASTER_URL: it is a replica, set MASTER_URL to its master")]
+    NotAMaster,
     /// 404.
     #[error("find what {call} asks for: {reason}")]
     NotFound {

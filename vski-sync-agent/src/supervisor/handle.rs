@@ -60,7 +60,7 @@ impl AgentHandle {
     /// Whether a whole copy of every offered database was ever here.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.states().iter().all(|state| state.bootstrapped)
+        !self.states().iter().any(DatabaseState::is_awaited)
     }
 
     /// Records where commands reach this process. Nothing happens after the end.

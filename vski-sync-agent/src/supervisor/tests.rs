@@ -133,8 +133,13 @@ async fn before_the_first_contact_the_default_database_is_known_and_not_ready() 
     agent.shutdown().await;
 }
 
+/// The fake master offers no ranges, so a converge ends where it asks for them.
+fn asked_to_converge(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Failed(reason) if reason.contains("snapshot ranges"))
+}
+
 #[tokio::test]
-async fn a_diverged_database_stops_and_the_others_go_on() {
+async fn a_diverged_database_tries_to_converge_and_the_others_go_on() {
     let master = FakeMaster::start([("default", Master::with_a_row()), ("shop", Master::with_a_row())]).await;
     let replica = Replica::new();
     let agent = replica.start(&master, HOUR, &[]);
@@ -144,8 +149,7 @@ async fn a_diverged_database_stops_and_the_others_go_on() {
         master.write(db, |db| db.changes("UPDATE t SET n = 2 WHERE id = 'a'"));
     }
     let report = agent.sync_now().await;
-    assert!(matches!(&report.outcome, Outcome::Stopped(reason) if reason.contains("shop: diverged")), "{report:?}");
-    assert_eq!(state(&agent, "shop").state, "diverged");
+    assert!(asked_to_converge(&report.outcome), "{report:?}");
     assert_eq!(position(&agent, "default"), Some(master.position("default")));
     // Repaired by hand, a request looks again.
     Connection::open(replica.path("shop")).unwrap().execute_batch("UPDATE t SET n = 1").unwrap();
@@ -155,14 +159,13 @@ async fn a_diverged_database_stops_and_the_others_go_on() {
 }
 
 #[tokio::test]
-async fn a_lost_tail_is_diverged_and_another_uncaptured_change_too() {
+async fn a_change_that_no_log_carries_leads_to_a_converge() {
     let master = FakeMaster::start([("default", Master::with_a_row())]).await;
     let replica = Replica::new();
     let agent = replica.start(&master, HOUR, &[]);
     agent.sync_now().await;
     master.write("default", |db| db.epoch(EpochReason::ForeignEdit));
-    assert!(matches!(agent.sync_now().await.outcome, Outcome::Stopped(reason) if reason.contains("another program")));
-    assert_eq!(state(&agent, "default").state, "diverged");
+    assert!(asked_to_converge(&agent.sync_now().await.outcome));
     agent.shutdown().await;
 }
 
@@ -215,8 +218,7 @@ async fn another_local_schema_is_brought_to_the_masters_and_rows_go_on() {
         .execute_batch("CREATE TABLE mine (id TEXT PRIMARY KEY NOT NULL)")
         .unwrap();
     master.write("default", |db| db.changes("INSERT INTO t VALUES ('c', 3)"));
-    assert!(matches!(agent.sync_now().await.outcome, Outcome::Stopped(_)));
-    assert_eq!(state(&agent, "default").state, "schema_unreachable");
+    assert!(asked_to_converge(&agent.sync_now().await.outcome));
     agent.shutdown().await;
 }
 
@@ -236,16 +238,16 @@ async fn a_database_that_the_master_lists_no_more_is_kept() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_no_database_of_ours_stops_and_stays() {
+async fn a_file_that_is_no_database_of_ours_is_kept_aside_and_fetched_anew() {
     let master = FakeMaster::start([("default", Master::with_a_row())]).await;
     let replica = Replica::new();
     std::fs::write(replica.path("default"), "somebody's notes").unwrap();
     let agent = replica.start(&master, HOUR, &[]);
-    assert!(matches!(agent.sync_now().await.outcome, Outcome::Stopped(_)));
-    assert_eq!(state(&agent, "default").state, "malformed");
-    assert!(!agent.is_ready());
+    eventually("it is fetched anew", || state(&agent, "default").state == "follow").await;
     agent.shutdown().await;
-    assert_eq!(std::fs::read(replica.path("default")).unwrap(), b"somebody's notes");
+    let lost = replica.path("default").parent().unwrap().join(".vski/lost");
+    let kept = std::fs::read_dir(lost).unwrap().next().unwrap().unwrap();
+    assert_eq!(std::fs::read(kept.path()).unwrap(), b"somebody's notes");
 }
 
 #[tokio::test]
