@@ -91,3 +91,40 @@ fn a_bad_line_is_named_before_anything_is_imported() -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn an_import_whose_server_is_killed_goes_on_when_it_is_back_and_stores_each_line_once() -> Result<()> {
+    let cluster = Cluster::new()?;
+    let mut master = cluster.master("master")?;
+    master.start()?;
+    let file = cluster.path().join("many.ndjson");
+    let lines: Vec<String> = (0..20_000).map(|n| format!("{{\"n\":{n}}}")).collect();
+    std::fs::write(&file, lines.join("\n"))?;
+    let mut command = master.server.subcommand(&["import", "--create", "--collection", "many"]);
+    let mut import = process::Process::spawn("import", command.arg(&file))?;
+    let admin = master.admin()?;
+    e2e::eventually("a part is stored", READY, || Ok(admin.count("many").unwrap_or(0) > 1_000))?;
+    master.kill9()?;
+    master.start()?;
+    let status = import.wait_exit(READY)?;
+    ensure!(status.success(), "the import ended with {status}");
+    let conn = vski_replication::connection::reader(&master.file("default"))?;
+    let counts: (i64, i64) =
+        conn.query_row("SELECT count(*), count(DISTINCT n) FROM many", [], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    ensure!(counts == (20_000, 20_000), "{counts:?}");
+    Ok(())
+}
+
+#[test]
+fn a_stray_file_does_not_keep_a_replica_from_being_ready() -> Result<()> {
+    let cluster = Cluster::new()?;
+    let mut master = cluster.master("master")?;
+    master.start()?;
+    let mut replica = cluster.embedded("replica", &master)?;
+    std::fs::create_dir_all(replica.dir())?;
+    std::fs::write(replica.dir().join("stray.db"), [0xA5; 50])?;
+    replica.start()?;
+    replica.wait_ready()?;
+    ensure!(std::fs::read(replica.dir().join("stray.db"))? == [0xA5; 50], "it was touched");
+    Ok(())
+}

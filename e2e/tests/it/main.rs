@@ -23,6 +23,9 @@ mod agent_crash;
 /// What an agent does about a master that is not where it was left.
 mod section5;
 
+/// Copies that no longer follow from their log are made equal in place.
+mod converge;
+
 /// Starts that are refused, with one line that says what to do.
 mod startup;
 

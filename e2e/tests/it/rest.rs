@@ -166,6 +166,43 @@ fn what_cannot_be_a_collection_a_database_or_a_record_is_refused_with_the_reason
 }
 
 #[test]
+fn odd_requests_get_an_answer_in_our_envelope_and_never_reach_another_database() -> Result<()> {
+    let cluster = Cluster::new()?;
+    let (master, admin) = started(&cluster)?;
+    admin.create_collection("posts", &[("n", "number"), ("j", "json")])?;
+    for (path, status) in [
+        ("/api/collections/%ff/records", 400),
+        ("/api/collections/posts/records?page=x", 400),
+        ("/api/collections/posts/records?db=a&db=b", 400),
+        ("/nowhere", 404),
+    ] {
+        let reply = admin.get(path)?;
+        ensure!(
+            reply.status == status && reply.json()?["error"].is_string(),
+            "{path}: {} {}",
+            reply.status,
+            reply.body
+        );
+    }
+    let private = json!({"j": {"a": {"$serde_json::private::RawValue": "[1,2]"}}});
+    ensure!(call(&admin, Method::POST, &records("posts"), &private)?.0 == 400);
+    let replica = admin.with_token(&e2e::client::replica_token("e2e"));
+    ensure!(replica.get("/api/replica/schema-sync?db=default&version=99999")?.status == 404);
+    ensure!(replica.get("/api/replica/schema-sync?db=default&version=1")?.json()?["schemaVersion"] == 1);
+    let nowhere = json!({"db": "default", "position": format!("1-0011223344556677:999:{}", "0".repeat(64))});
+    ensure!(call(&replica, Method::POST, "/api/replica/session", &nowhere)?.0 == 409);
+
+    // A header whose bytes are no ASCII names no database.
+    let address = master.server.url().replace("http://", "");
+    let mut connection = std::net::TcpStream::connect(&address)?;
+    let head = "GET /api/collections/posts/records HTTP/1.1\r\nhost: x\r\nconnection: close\r\nx-dbname: kund";
+    std::io::Write::write_all(&mut connection, &[head.as_bytes(), b"\xc3\xa9\r\n\r\n"].concat())?;
+    let answer = std::io::read_to_string(connection)?;
+    ensure!(answer.starts_with("HTTP/1.1 404"), "{answer}");
+    Ok(())
+}
+
+#[test]
 fn each_database_has_its_own_catalogue() -> Result<()> {
     let cluster = Cluster::new()?;
     let (_master, admin) = started(&cluster)?;
@@ -240,6 +277,8 @@ fn every_response_names_its_node_and_browsers_may_read_that() -> Result<()> {
         let exposed = reply.header("access-control-expose-headers").unwrap_or_default();
         ensure!(method == Method::OPTIONS || exposed.contains("x-replica-id"), "{method} {path}: {exposed}");
     }
+    let refused = client.send(Method::POST, "/api/collections/posts/records", Some(&json!({"title": "New Post"})))?;
+    ensure!(refused.body == r#"{"error": "replica is read-only", "code": 403}"#, "{}", refused.body);
     let reply = admin.get("/health")?;
     ensure!(reply.header("x-replica-mode") == Some("master") && reply.header("x-master-url").is_none());
     Ok(())

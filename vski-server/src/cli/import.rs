@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -12,6 +13,7 @@ use vski_sync_agent::config::NodeArgs;
 use super::target::{ChunkError, Line, Target};
 use super::{Failure, block_on};
 use crate::store::collections::{Collection, Wanted};
+use crate::store::ids;
 use crate::store::import as records;
 
 /// Records that are stored together.
@@ -19,6 +21,12 @@ const CHUNK_LINES: usize = 500;
 
 /// Bytes of text that are stored together.
 const CHUNK_BYTES: usize = 1 << 20;
+
+/// How long a server that went away in the middle is waited for.
+const RETRY_LIMIT: Duration = Duration::from_secs(30);
+
+/// Between two attempts.
+const RETRY_PAUSE: Duration = Duration::from_millis(250);
 
 #[derive(Args, Clone)]
 pub struct ImportArgs {
@@ -43,6 +51,12 @@ pub struct ImportArgs {
 pub fn execute(args: &ImportArgs) -> Result<(), Failure> {
     let node = args.node.resolve().map_err(Failure::setup)?;
     block_on(async {
+        let data = node.data_dir.join(format!("{}.db", names::DEFAULT_DATABASE));
+        if !data.exists() {
+            let message =
+                format!("there is no database in {}: start the master first, or set DATA_DIR", node.data_dir.display());
+            return Err(Failure::setup(message));
+        }
         let target = Target::find(&node)?;
         let imported = run(&target, args).await;
         tokio::task::block_in_place(|| target.close());
@@ -52,20 +66,22 @@ pub fn execute(args: &ImportArgs) -> Result<(), Failure> {
 }
 
 async fn run(target: &Target, args: &ImportArgs) -> Result<usize, Failure> {
-    let collection = match target.collection(&args.db, &args.collection).await? {
-        Some(collection) => collection,
+    let total = match target.collection(&args.db, &args.collection).await? {
+        Some(collection) => check(args, &collection)?,
         None if args.create => {
             let all: Vec<Line> = lines(args)?.map(|line| line.map(|(_, line, _)| line)).collect::<Result<_, _>>()?;
             let fields = records::infer_fields(all.iter());
+            let planned = Collection { name: args.collection.clone(), fields: fields.clone(), ..Collection::default() };
+            let total = check(args, &planned)?;
             let wanted = Wanted { name: Some(args.collection.clone()), fields: Some(fields), ..Wanted::default() };
-            target.create_collection(&args.db, wanted).await?
+            target.create_collection(&args.db, wanted).await?;
+            total
         }
         None => {
             let name = &args.collection;
             return Err(Failure::work(format!("there is no collection {name}: make it first, or pass --create")));
         }
     };
-    let total = check(args, &collection)?;
     store(target, args, total).await
 }
 
@@ -93,19 +109,44 @@ async fn store(target: &Target, args: &ImportArgs, total: usize) -> Result<usize
         let (number, line, length) = line?;
         bytes += length;
         numbers.push(number);
+        // With an id of its own a record can be sent twice and is stored once.
+        let mut line = line;
+        if !line.get("id").is_some_and(|id| id.as_str().is_some_and(|id| !id.is_empty())) {
+            line.insert("id".to_owned(), ids::record_id().into());
+        }
         chunk.push(line);
         if chunk.len() < CHUNK_LINES && bytes < CHUNK_BYTES && lines.peek().is_some() {
             continue;
         }
         let (count, sent) = (chunk.len(), std::mem::take(&mut chunk));
         bytes = 0;
-        target.insert(&args.db, &args.collection, sent).await.map_err(|error| stopped(args, &numbers, done, error))?;
+        insert(target, args, sent).await.map_err(|error| stopped(args, &numbers, done, error))?;
         done += count;
         numbers.clear();
         bar.set_position(done as u64);
     }
     bar.finish_and_clear();
     Ok(done)
+}
+
+/// Stores a chunk, whose records all have ids: where the connection broke it is sent again, and if it then turns out to
+/// be there already, the first attempt had arrived.
+async fn insert(target: &Target, args: &ImportArgs, chunk: Vec<Line>) -> Result<(), ChunkError> {
+    let deadline = Instant::now() + RETRY_LIMIT;
+    let first_id = chunk.first().and_then(|line| line["id"].as_str()).unwrap_or_default().to_owned();
+    let mut again = false;
+    loop {
+        match target.insert(&args.db, &args.collection, chunk.clone()).await {
+            Err(ChunkError::Line(1, message))
+                if again && message.contains(&first_id) && message.contains("exists already") =>
+            {
+                return Ok(());
+            }
+            Err(ChunkError::Unknown(_)) if Instant::now() < deadline => again = true,
+            done => return done,
+        }
+        tokio::time::sleep(RETRY_PAUSE).await;
+    }
 }
 
 /// What was stored stays; the message says where to go on. `numbers` are the refused chunk's lines.
@@ -118,6 +159,12 @@ fn stopped(args: &ImportArgs, numbers: &[usize], done: usize, error: ChunkError)
             Failure::work(format!("{file} line {number}: {message}; {rest}"))
         }
         ChunkError::Chunk(message) => Failure::work(format!("{file} from line {first}: {message}; {rest}")),
+        ChunkError::Unknown(message) => {
+            let last = numbers.last().copied().unwrap_or(first);
+            Failure::work(format!(
+                "{file}: {message}; {done} records are stored for certain, lines {first} to {last} perhaps: look before going on"
+            ))
+        }
     }
 }
 

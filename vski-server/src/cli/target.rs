@@ -32,6 +32,8 @@ pub enum ChunkError {
     Line(usize, String),
     /// All of it.
     Chunk(String),
+    /// The connection broke: stored or not, nobody knows.
+    Unknown(String),
 }
 
 /// Where the work is done.
@@ -186,9 +188,13 @@ impl Api {
             body.push('\n');
         }
         let path = format!("/api/collections/{collection}/import");
-        let (status, answer) = self.send(Method::POST, &path, Some(db), Some(body)).await.map_err(ChunkError::Chunk)?;
+        let (status, answer) =
+            self.send(Method::POST, &path, Some(db), Some(body)).await.map_err(ChunkError::Unknown)?;
         if status.is_success() {
             return Ok(());
+        }
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            return Err(ChunkError::Unknown(reason(&answer)));
         }
         let line = answer["data"]["line"].as_u64().and_then(|line| usize::try_from(line).ok());
         match (line, answer["data"]["reason"].as_str()) {

@@ -1,5 +1,6 @@
 use clap::{Args, Subcommand};
 use jiff::SignedDuration;
+use vski_replication::datadir;
 use vski_replication::token::Claims;
 use vski_sync_agent::config::NodeArgs;
 
@@ -30,6 +31,9 @@ pub struct ReplicaToken {
 pub fn execute(command: TokenCommand) -> Result<(), Failure> {
     let TokenCommand::Replica(ReplicaToken { id, ttl, node }) = command;
     let node = node.resolve().map_err(Failure::setup)?;
+    if !datadir::is_node_id(&id) {
+        return Err(Failure::setup(format!("--id {id:?} is not {}", datadir::NODE_ID_RULE)));
+    }
     let seconds = u64::try_from(ttl.as_secs()).unwrap_or(0);
     if !(1..=MAX_TTL_SECONDS).contains(&seconds) {
         return Err(Failure::setup("--ttl must be between 1s and 24h"));

@@ -17,14 +17,10 @@ use crate::app::{AdminToken, App};
 use crate::store::admins::{self, Admin};
 use crate::store::error::StoreError;
 use crate::store::master::Master;
+use crate::store::passwords;
 
 /// Life of a login's token, seconds: 14 days, as PocketBase's.
 const TOKEN_SECONDS: u64 = 14 * 24 * 3600;
-
-/// Logins whose password is being hashed at once; more wait. Each takes 19 MiB and tens of milliseconds.
-const CONCURRENT_LOGINS: usize = 2;
-
-static LOGINS: tokio::sync::Semaphore = tokio::sync::Semaphore::const_new(CONCURRENT_LOGINS);
 
 /// `POST …/auth-with-password {identity or email, password}`, `POST …/auth-refresh`, at both of their paths.
 pub fn read_router() -> Router<App> {
@@ -61,12 +57,11 @@ async fn login(State(app): State<App>, body: Body<Login>) -> Result<Json<Value>,
         return Err(ApiError::bad_request("send identity (or email) and password"));
     };
     let found = app.reader(names::DEFAULT_DATABASE)?.read(move |conn| admins::by_email(conn, &identity)).await?;
-    let _permit = LOGINS.acquire().await.map_err(|_| StoreError::ShuttingDown)?;
-    let checked = tokio::task::spawn_blocking(move || {
+    let checked = passwords::run(move || {
         let valid = admins::verify_password(found.as_ref(), &password);
         found.filter(|_| valid)
     });
-    match checked.await.map_err(|_| StoreError::ShuttingDown)? {
+    match checked.await? {
         Some(admin) => Ok(Json(session(&app, &admin))),
         None => Err(ApiError::bad_request("no admin has this address and password")),
     }
@@ -93,8 +88,7 @@ async fn upsert(
 /// Makes an admin or changes its password; also for commands that work offline.
 pub async fn create(master: &Master, email: String, password: String) -> Result<Admin, StoreError> {
     admins::check(&email, &password)?;
-    let hashed = tokio::task::spawn_blocking(move || admins::hash_password(&password));
-    let hash = hashed.await.map_err(|_| StoreError::ShuttingDown)??;
+    let hash = passwords::run(move || admins::hash_password(&password)).await??;
     let writer = master.database(names::DEFAULT_DATABASE)?.writer;
     writer.rows(hash.len(), move |conn| admins::upsert(conn, &email, &hash)).await
 }

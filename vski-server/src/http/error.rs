@@ -83,7 +83,12 @@ impl From<StoreError> for ApiError {
             StoreError::Overloaded
             | StoreError::ShuttingDown
             | StoreError::NotReady(_)
-            | StoreError::ReadTimeout(_) => StatusCode::SERVICE_UNAVAILABLE,
+            | StoreError::ReadTimeout(_)
+            | StoreError::Busy => StatusCode::SERVICE_UNAVAILABLE,
+            StoreError::Damaged(_) => {
+                tracing::error!(error = error.describe(), "a request failed");
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             StoreError::DiskFull => StatusCode::INSUFFICIENT_STORAGE,
             StoreError::Log(_) | StoreError::Directory(_) | StoreError::Sqlite(_) => {
                 tracing::error!(error = error.describe(), "a request failed");

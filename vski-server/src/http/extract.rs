@@ -1,7 +1,9 @@
 //! What handlers take from a request: the database it is about, who asks, and a JSON body.
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{ConnectInfo, FromRef, FromRequest, FromRequestParts, Query, Request};
 use axum::http::request::Parts;
 use axum::http::{StatusCode, header};
@@ -30,10 +32,11 @@ impl<S: Send + Sync> FromRequestParts<S> for DbName {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, ApiError> {
-        let query: Query<DbQuery> =
-            Query::try_from_uri(&parts.uri).map_err(|error| ApiError::bad_request(error.body_text()))?;
-        let header = parts.headers.get(names::header::DATABASE_NAME).and_then(|value| value.to_str().ok());
-        let name = query.0.db.or_else(|| header.map(str::to_owned)).filter(|name| !name.is_empty());
+        let query: Query<DbQuery> = Query::try_from_uri(&parts.uri).map_err(|error| bad_query(&error))?;
+        // Bytes that are no text become a name that no database has: never another database's request.
+        let header =
+            parts.headers.get(names::header::DATABASE_NAME).map(|value| String::from_utf8_lossy(value.as_bytes()));
+        let name = query.0.db.or_else(|| header.map(Cow::into_owned)).filter(|name| !name.is_empty());
         Ok(Self(name.unwrap_or_else(|| names::DEFAULT_DATABASE.to_owned())))
     }
 }
@@ -47,7 +50,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, ApiError> {
         match Query::try_from_uri(&parts.uri) {
             Ok(Query(params)) => Ok(Self(params)),
-            Err(error) => Err(ApiError::bad_request(error.body_text())),
+            Err(error) => Err(bad_query(&error)),
         }
     }
 }
@@ -174,6 +177,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
         let bytes = RawBody::from_request(request, state).await?.0;
+        check_keys(&bytes)?;
         let value = serde_json::from_slice(&bytes).map_err(|error| {
             ApiError::bad_request(format!("the request body is not the JSON expected here: {error}"))
         })?;
@@ -196,6 +200,21 @@ impl<S: Send + Sync> FromRequest<S> for RawBody {
             status => ApiError::new(status, rejection.body_text()),
         })
     }
+}
+
+/// serde_json keeps a name for itself and would store another value than the one sent.
+pub fn check_keys(body: &[u8]) -> Result<(), ApiError> {
+    const PRIVATE: &[u8] = b"$serde_json::private::";
+    if body.windows(PRIVATE.len()).any(|window| window == PRIVATE) {
+        return Err(ApiError::bad_request("a key that begins with $serde_json::private:: cannot be stored: rename it"));
+    }
+    Ok(())
+}
+
+fn bad_query(rejection: &QueryRejection) -> ApiError {
+    let text = rejection.body_text();
+    let reason = text.split_once("query string: ").map_or(text.as_str(), |(_, reason)| reason);
+    ApiError::bad_request(format!("query parameter {reason}"))
 }
 
 fn authorization(parts: &Parts) -> Option<&str> {

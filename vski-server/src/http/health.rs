@@ -47,7 +47,7 @@ async fn readyz(State(app): State<App>) -> Result<Response, ApiError> {
         }
         Databases::Replica(replica) => {
             let states = replica.states()?;
-            let ready = !states.is_empty() && states.iter().all(|state| state.bootstrapped);
+            let ready = !states.is_empty() && !states.iter().any(DatabaseState::is_awaited);
             (ready, states.iter().map(state_json).collect())
         }
     };

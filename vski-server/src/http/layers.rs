@@ -4,16 +4,23 @@
 use std::time::Instant;
 
 use axum::extract::{MatchedPath, Request, State};
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use serde_json::json;
 use tower_http::cors::{AllowHeaders, AllowMethods, Any, CorsLayer};
 use tracing::{Instrument, field};
 use vski_replication::names::header;
 use vski_replication::node::Role;
 
+use super::error::ApiError;
 use crate::app::App;
+
+/// Longest text of a refusal that is passed on, bytes.
+const MAX_REFUSAL_BYTES: usize = 4096;
+
+/// The specification's answer to a write on a replica, to the letter.
+const READ_ONLY: &str = r#"{"error": "replica is read-only", "code": 403}"#;
 
 /// Counts a request and gives it a span, which goes to the OTLP collector if there is one.
 pub async fn observe(State(app): State<App>, request: Request, next: Next) -> Response {
@@ -38,6 +45,26 @@ pub async fn observe(State(app): State<App>, request: Request, next: Next) -> Re
     app.metrics.http_requests.with_label_values(&[method, &route, status.as_str()]).inc();
     app.metrics.http_seconds.with_label_values(&[&route]).observe(started.elapsed().as_secs_f64());
     response
+}
+
+/// Refusals that are not ours (a path that is no text, a range that cannot be served) get our envelope too.
+pub async fn envelope(request: Request, next: Next) -> Response {
+    let response = next.run(request).await;
+    let status = response.status();
+    let is_json =
+        response.headers().get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
+    if !(status.is_client_error() || status.is_server_error()) || is_json {
+        return response;
+    }
+    let (mut parts, body) = response.into_parts();
+    let text = axum::body::to_bytes(body, MAX_REFUSAL_BYTES).await.unwrap_or_default();
+    let text = String::from_utf8_lossy(&text).trim().to_owned();
+    let reason = status.canonical_reason().unwrap_or("refused").to_owned();
+    let refusal = ApiError::new(status, if text.is_empty() { reason } else { text }).into_response();
+    [CONTENT_TYPE, CONTENT_LENGTH].iter().for_each(|name| _ = parts.headers.remove(name));
+    let (ours, body) = refusal.into_parts();
+    parts.headers.extend(ours.headers);
+    Response::from_parts(parts, body)
 }
 
 /// Every response says which node it came from, errors and preflights included.
@@ -71,8 +98,8 @@ pub fn cors() -> CorsLayer {
 /// On a replica a write is refused before authentication, body and path are looked at (the specification's text).
 pub async fn read_only(State(app): State<App>, request: Request, next: Next) -> Response {
     if app.identity.role == Role::Replica && is_write(request.method()) && !is_allowed(request.uri().path()) {
-        let body = json!({ "error": "replica is read-only", "code": 403 });
-        return (StatusCode::FORBIDDEN, axum::Json(body)).into_response();
+        let json = [(CONTENT_TYPE, "application/json")];
+        return (StatusCode::FORBIDDEN, json, READ_ONLY).into_response();
     }
     next.run(request).await
 }

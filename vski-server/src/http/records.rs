@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::error::ApiError;
-use super::extract::{Body, Caller, DbName, Params, RawBody};
+use super::extract::{Body, Caller, DbName, Params, RawBody, check_keys};
 use super::state::MasterState;
 use crate::app::App;
 use crate::store::collections::{self, Collection, Rules};
@@ -18,6 +18,9 @@ use crate::store::error::StoreError;
 use crate::store::import;
 use crate::store::master::Master;
 use crate::store::records::{self, DEFAULT_PER_PAGE, MAX_PER_PAGE};
+
+/// Records of one import request: it holds up all other writes meanwhile.
+const MAX_IMPORT_LINES: usize = 10_000;
 
 const RECORDS: &str = "/api/collections/{collection}/records";
 const RECORD: &str = "/api/collections/{collection}/records/{id}";
@@ -159,6 +162,11 @@ async fn import_lines(
     caller.require_admin()?;
     let text =
         std::str::from_utf8(&body).map_err(|error| ApiError::bad_request(format!("the body is not UTF-8: {error}")))?;
+    check_keys(&body)?;
+    if text.lines().nth(MAX_IMPORT_LINES).is_some() {
+        let message = format!("an import request has at most {MAX_IMPORT_LINES} lines: send it in parts");
+        return Err(ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, message));
+    }
     let parse = |(at, line): (usize, &str)| {
         import::parse_line(line).map_err(|message| StoreError::Line { line: at + 1, message })
     };

@@ -85,14 +85,17 @@ async fn schema_sync(
     let wanted = version;
     let reader = app.reader(&db)?;
     let found = reader.read(move |conn| {
+        let head = changelog::head(conn)?;
         let objects = match wanted {
+            Some(version) if version > head.position.version => None,
             Some(version) => changelog::schema_at(conn, version)?,
             None => Some(schema::objects(conn)?),
         };
-        Ok((objects, changelog::head(conn)?, changelog::schema_version(conn)?))
+        let schema_version = changelog::schema_version_at(conn, wanted.unwrap_or(head.position.version))?;
+        Ok((objects, head, schema_version))
     });
     let (objects, head, schema_version) = found.await?;
-    let objects = objects.ok_or_else(|| ApiError::not_found("the log no longer tells the schema at that version"))?;
+    let objects = objects.ok_or_else(|| ApiError::not_found("the log does not tell the schema at that version"))?;
     Ok(Json(json!({
         "db": db,
         "version": version.unwrap_or(head.position.version),
@@ -223,19 +226,21 @@ fn frames(entries: &[Entry], request: &HeaderMap, headers: &mut HeaderMap) -> Re
 }
 
 #[derive(Deserialize)]
-struct DbParam {
+struct SnapshotParams {
     db: String,
+    /// The copy must have the entries up to here.
+    version: Option<u64>,
 }
 
 async fn snapshot(
     State(master): State<Arc<Master>>,
     State(snapshots): State<Arc<Snapshots>>,
     peer: Peer,
-    Params(params): Params<DbParam>,
+    Params(params): Params<SnapshotParams>,
 ) -> Result<Json<Manifest>, ApiError> {
     peer.require_replica()?;
     let reader = master.reader(&params.db)?;
-    Ok(Json(snapshots.take(&reader).await?))
+    Ok(Json(snapshots.take(&reader, params.version.unwrap_or(0)).await?))
 }
 
 async fn snapshot_file(
@@ -274,7 +279,10 @@ async fn session(
     if !names::is_database_name(&db) {
         return Err(ApiError::bad_request(format!("db must be {}", names::DATABASE_NAME_RULE)));
     }
-    master.database(&db)?;
+    let standing = master.reader(&db)?.read(move |conn| Ok(changelog::standing(conn, position)?)).await?;
+    if matches!(standing, Standing::Diverged { .. }) {
+        return Err(ApiError::new(StatusCode::CONFLICT, "this log does not contain the position sent"));
+    }
     replicas.heard(&peer, &db, position);
     Ok(StatusCode::NO_CONTENT)
 }

@@ -60,7 +60,7 @@ pub struct Rules {
 }
 
 /// A collection as its catalogue row says.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Collection {
     /// Its id.
     pub id: String,

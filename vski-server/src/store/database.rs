@@ -52,6 +52,13 @@ pub fn open(
 }
 
 fn connect(path: &Path, name: &str) -> Result<Connection, StoreError> {
+    // Only reading at first: a writer would switch a stranger's file to WAL before it is refused.
+    if std::fs::metadata(path).is_ok_and(|file| file.len() > 0) {
+        let conn = connection::reader(path)?;
+        if !is_empty(&conn)? {
+            changelog::database_id(&conn)?;
+        }
+    }
     let conn = connection::writer(path)?;
     if is_empty(&conn)? {
         create(&conn, name)?;
@@ -91,7 +98,7 @@ fn append_first(conn: &Connection, head: &Head, statements: Vec<String>) -> Resu
 /// Names the file that stands in the way, and says what to do with it.
 fn refused(path: &Path, error: StoreError) -> StoreError {
     match error {
-        StoreError::Log(LogError::NotOurs(_)) | StoreError::Sqlite(_) => {
+        StoreError::Log(LogError::NotOurs(_)) | StoreError::Sqlite(_) | StoreError::Damaged(_) => {
             let (path, reason) = (path.display(), error.describe());
             StoreError::Invalid(format!("cannot open {path}: {reason}; move the file away or set another DATA_DIR"))
         }

@@ -54,6 +54,12 @@ pub enum StoreError {
     /// A read took longer than it may.
     #[error("the read was stopped after {0} seconds")]
     ReadTimeout(u64),
+    /// Another program holds the file's write lock.
+    #[error("another program is writing to the database file: try again shortly")]
+    Busy,
+    /// The file is not what SQLite wrote.
+    #[error("the database file is damaged ({0}): try another node")]
+    Damaged(String),
     /// No space left on the data volume.
     #[error("the data volume is full: free some space; nothing of this request was stored")]
     DiskFull,
@@ -90,6 +96,8 @@ impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
         match error.sqlite_error_code() {
             Some(ErrorCode::DiskFull) => Self::DiskFull,
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::Busy,
+            Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => Self::Damaged(error.to_string()),
             _ => Self::Sqlite(error),
         }
     }

@@ -39,6 +39,9 @@ pub mod records;
 /// Many records at once.
 pub mod import;
 
+/// Password hashing, a few at a time on threads of its own.
+pub mod passwords;
+
 /// Who may administer, and their passwords.
 pub mod admins;
 

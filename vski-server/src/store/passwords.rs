@@ -1,0 +1,67 @@
+//! Password hashing, a few at a time on threads of its own.
+//!
+//! Argon2 takes 19 MiB and tens of milliseconds for each password, and the allocator keeps such memory with the thread
+//! that used it. On two threads of their own, hashing never takes more than two cores and two times that memory,
+//! however many logins come at once; those beyond a short queue are refused.
+
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+
+use tokio::sync::oneshot;
+
+use super::error::StoreError;
+
+/// Passwords that are hashed at once.
+const THREADS: usize = 2;
+
+/// Passwords that may wait: more would time out anyway.
+const QUEUE_LIMIT: usize = 64;
+
+type Job = Box<dyn FnOnce() + Send>;
+
+static QUEUE: LazyLock<SyncSender<Job>> = LazyLock::new(|| {
+    let (queue, jobs) = sync_channel(QUEUE_LIMIT);
+    let jobs = Arc::new(Mutex::new(jobs));
+    for number in 0..THREADS {
+        let jobs = Arc::clone(&jobs);
+        let thread = std::thread::Builder::new().name(format!("password-{number}"));
+        thread
+            .spawn(move || {
+                while let Some(job) = next(&jobs) {
+                    job()
+                }
+            })
+            .expect("the system can start a thread");
+    }
+    queue
+});
+
+/// Runs `work`, which hashes, on one of the threads.
+pub async fn run<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, StoreError> {
+    let (reply, answer) = oneshot::channel();
+    let job = move || {
+        // A caller that went away needs no answer.
+        let _ = reply.send(work());
+    };
+    QUEUE.try_send(Box::new(job)).map_err(|_| StoreError::Overloaded)?;
+    answer.await.map_err(|_| StoreError::ShuttingDown)
+}
+
+fn next(jobs: &Mutex<Receiver<Job>>) -> Option<Job> {
+    jobs.lock().unwrap_or_else(PoisonError::into_inner).recv().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn work_beyond_the_queue_is_refused_and_the_rest_is_done() {
+        let jobs = (0..QUEUE_LIMIT * 4).map(|n| {
+            run(move || std::hint::black_box(crate::store::admins::hash_password(&format!("password {n}"))).is_ok())
+        });
+        let done = futures_util::future::join_all(jobs).await;
+        let (right, refused): (Vec<_>, Vec<_>) = done.into_iter().partition(Result::is_ok);
+        assert!(right.len() >= QUEUE_LIMIT && !refused.is_empty(), "{} done, {} refused", right.len(), refused.len());
+    }
+}
