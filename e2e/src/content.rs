@@ -129,7 +129,8 @@ fn hash_row(hasher: &mut blake3::Hasher, row: &Row<'_>, columns: usize) -> Resul
         match row.get_ref(column)? {
             ValueRef::Null => value(0, &[]),
             ValueRef::Integer(number) => value(1, &number.to_be_bytes()),
-            ValueRef::Real(number) => value(2, &number.to_bits().to_be_bytes()),
+            // -0.0 and 0.0 are the same to SQLite and to its sessions.
+            ValueRef::Real(number) => value(2, &(number + 0.0).to_bits().to_be_bytes()),
             ValueRef::Text(text) => value(3, text),
             ValueRef::Blob(blob) => value(4, blob),
         }

@@ -1,7 +1,7 @@
 //! Row ranges: a table's rows in key order, cut into pieces that two nodes cut alike, each with a hash.
 //!
 //! A range ends after a row whose key hashes to ten zero bits (one row in about 1,000), or when it has grown to
-//! [`MAX_RANGE_BYTES`]. So the cuts depend on content alone: an insert or delete moves at most the cuts around it. Rows are
+//! `MAX_RANGE_BYTES`. So the cuts depend on content alone: an insert or delete moves at most the cuts around it. Rows are
 //! hashed as typed, binary values: 'A' and 'a', 1 and 1.0, NULL and '' differ. Ranges tile the whole key space: the
 //! first begins below every key, the last has no end.
 //!
@@ -340,7 +340,9 @@ fn encode_value(value: ValueRef<'_>, out: &mut Vec<u8>) {
         }
         ValueRef::Real(number) => {
             out.push(2);
-            out.extend(number.to_bits().to_be_bytes());
+            // SQLite takes -0.0 and 0.0 for the same, also in a session: an update from one to the other is in no
+            // changeset, so it must be no difference here either.
+            out.extend((number + 0.0).to_bits().to_be_bytes());
         }
         ValueRef::Text(bytes) => encode_bytes(3, bytes, out),
         ValueRef::Blob(bytes) => encode_bytes(4, bytes, out),

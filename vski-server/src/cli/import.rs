@@ -111,7 +111,7 @@ async fn store(target: &Target, args: &ImportArgs, total: usize) -> Result<usize
         numbers.push(number);
         // With an id of its own a record can be sent twice and is stored once.
         let mut line = line;
-        if !line.get("id").is_some_and(|id| id.as_str().is_some_and(|id| !id.is_empty())) {
+        if line.get("id").and_then(serde_json::Value::as_str).is_none_or(str::is_empty) {
             line.insert("id".to_owned(), ids::record_id().into());
         }
         chunk.push(line);

@@ -59,7 +59,8 @@ impl Field {
             (FieldType::Text, Value::String(text)) => Sql::Text(text.clone()),
             (FieldType::Number, Value::Number(number)) => match number.as_i64() {
                 Some(integer) => Sql::Integer(integer),
-                None => Sql::Real(number.as_f64().ok_or_else(|| self.mistyped(value))?),
+                // Adding 0 makes -0.0 0.0: SQLite's sessions take both for the same and would not carry the change.
+                None => Sql::Real(number.as_f64().ok_or_else(|| self.mistyped(value))? + 0.0),
             },
             (FieldType::Bool, Value::Bool(flag)) => Sql::Integer((*flag).into()),
             (FieldType::Json, any) => Sql::Text(any.to_string()),

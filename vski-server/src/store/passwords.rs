@@ -28,7 +28,7 @@ static QUEUE: LazyLock<SyncSender<Job>> = LazyLock::new(|| {
         thread
             .spawn(move || {
                 while let Some(job) = next(&jobs) {
-                    job()
+                    job();
                 }
             })
             .expect("the system can start a thread");
