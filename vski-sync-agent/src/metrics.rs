@@ -26,6 +26,8 @@ pub struct AgentMetrics {
     apply_seconds: HistogramVec,
     bootstrap_bytes: IntCounterVec,
     bootstraps: IntCounterVec,
+    /// Without labels; empty until the skew is known.
+    clock_skew: GaugeVec,
     /// How each database is doing: lag is computed from it at each scrape, so that it grows while nothing happens.
     states: Arc<Mutex<BTreeMap<String, DatabaseState>>>,
 }
@@ -59,6 +61,10 @@ impl AgentMetrics {
             apply_seconds: HistogramVec::new(histogram.buckets(APPLY_BUCKETS.to_vec()), db)?,
             bootstrap_bytes: IntCounterVec::new(opts("bootstrap_bytes_total", "Snapshot bytes fetched."), db)?,
             bootstraps: IntCounterVec::new(opts("bootstraps_total", "Snapshots installed."), db)?,
+            clock_skew: GaugeVec::new(
+                opts("clock_skew_seconds", "How far this node's clock is ahead of the master's."),
+                &[],
+            )?,
             states: Arc::default(),
         };
         metrics.collectors().into_iter().try_for_each(|collector| registry.register(collector))?;
@@ -128,6 +134,10 @@ impl AgentMetrics {
         self.bootstraps.with_label_values(&[db]).inc();
     }
 
+    pub(crate) fn clock_skew(&self, skew_ms: i64) {
+        self.clock_skew.with_label_values::<&str>(&[]).set(skew_ms as f64 / 1000.0);
+    }
+
     fn collectors(&self) -> Vec<Box<dyn Collector>> {
         vec![
             Box::new(self.lag.clone()),
@@ -141,6 +151,7 @@ impl AgentMetrics {
             Box::new(self.apply_seconds.clone()),
             Box::new(self.bootstrap_bytes.clone()),
             Box::new(self.bootstraps.clone()),
+            Box::new(self.clock_skew.clone()),
         ]
     }
 }
