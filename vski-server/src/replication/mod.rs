@@ -1,4 +1,5 @@
-//! The master's side of replication: what it tells replicas of itself, the copies it offers, whom it has seen.
+//! The server's part in replication: what a master tells replicas of itself, the copies it offers, whom it has seen,
+//! and on both sides whether a write has arrived.
 
 /// Databases and their positions, as replicas see them.
 pub mod status;
@@ -8,3 +9,6 @@ pub mod snapshot;
 
 /// The replicas that were heard of.
 pub mod replicas;
+
+/// Read-your-writes: waiting for an entry.
+pub mod arrival;
