@@ -4,6 +4,7 @@ use anyhow::{Context, Result, ensure};
 use reqwest::Method;
 use reqwest::blocking as http;
 use reqwest::header::HeaderMap;
+use reqwest::redirect::Policy;
 use serde_json::{Value, json};
 use vski_replication::names::{header, route};
 use vski_replication::token::{Claims, Secrets};
@@ -24,6 +25,7 @@ pub struct Client {
     base: String,
     token: Option<String>,
     db: Option<String>,
+    min_position: Option<String>,
 }
 
 /// An answer of any status.
@@ -40,6 +42,11 @@ pub struct Reply {
 }
 
 impl Reply {
+    /// Where the write that it answers stands.
+    pub fn position(&self) -> Result<&str> {
+        self.header(header::POSITION).context("an answer to a write without its position")
+    }
+
     /// The body as JSON.
     pub fn json(&self) -> Result<Value> {
         serde_json::from_str(&self.body).with_context(|| format!("read {} as JSON", self.body))
@@ -61,8 +68,13 @@ impl Reply {
 impl Client {
     /// A client that is not logged in.
     pub fn new(base: &str) -> Result<Self> {
-        let http = http::Client::builder().timeout(ANSWERED).no_proxy().build().context("make an HTTP client")?;
-        Ok(Self { http, base: base.to_owned(), token: None, db: None })
+        let http = http::Client::builder()
+            .timeout(ANSWERED)
+            .no_proxy()
+            .redirect(Policy::none())
+            .build()
+            .context("make an HTTP client")?;
+        Ok(Self { http, base: base.to_owned(), token: None, db: None, min_position: None })
     }
 
     /// The same client with another token.
@@ -83,6 +95,12 @@ impl Client {
         Self { db: Some(db.to_owned()), ..self.clone() }
     }
 
+    /// The same client, which asks to see at least these positions.
+    #[must_use]
+    pub fn with_min_position(&self, positions: &str) -> Self {
+        Self { min_position: Some(positions.to_owned()), ..self.clone() }
+    }
+
     /// The same client, logged in as an admin.
     pub fn login(&self, identity: &str, password: &str) -> Result<Self> {
         let body = json!({"identity": identity, "password": password});
@@ -98,6 +116,9 @@ impl Client {
         }
         if let Some(db) = &self.db {
             request = request.header(header::DATABASE_NAME, db);
+        }
+        if let Some(positions) = &self.min_position {
+            request = request.header(header::MIN_POSITION, positions);
         }
         if let Some(body) = body {
             request = request.json(body);

@@ -266,6 +266,28 @@ pub fn position_at(conn: &Connection, version: u64) -> Result<Option<Position>, 
     Ok(head.map(|head| head.position))
 }
 
+/// Whether this log contains the entry that some node wrote as `version` of `epoch`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Contains {
+    /// It does.
+    Yes,
+    /// It may once the log is longer.
+    NotYet,
+    /// It never will, or cannot tell any more: another history, or an epoch that ended below the log's base.
+    No,
+}
+
+/// Looks for an entry by the part of its position that a client keeps.
+pub fn contains(conn: &Connection, epoch: Epoch, version: u64) -> Result<Contains, LogError> {
+    let (head, base) = (head(conn)?.position, base(conn)?.position);
+    if epoch.generation > head.epoch.generation || (epoch == head.epoch && version > head.version) {
+        return Ok(Contains::NotYet);
+    }
+    // Below the base only its own epoch is known; above it, who wrote each version.
+    let wrote = if version < base.version { Some(base.epoch) } else { position_at(conn, version)?.map(|at| at.epoch) };
+    Ok(if wrote == Some(epoch) { Contains::Yes } else { Contains::No })
+}
+
 /// The last position of ours below the peer's that the peer's epoch, or an older one, wrote.
 fn common(conn: &Connection, base: Position, peer: Position) -> Result<Position, LogError> {
     let mut statement = conn.prepare_cached(
@@ -392,6 +414,32 @@ mod tests {
         conn.execute("UPDATE _vski_base SET version = 2, chain = ?1", [base.chain.0]).unwrap();
         assert_eq!(standing(&conn, positions[1]).unwrap(), Standing::BelowBase { base });
         assert_eq!(standing(&conn, base).unwrap(), Standing::Behind);
+    }
+
+    #[test]
+    fn a_log_contains_what_its_lineage_wrote_and_nothing_of_another_branch() {
+        let (conn, positions) = log(3);
+        let first = positions[3].epoch;
+        let second = Epoch { generation: 2, id: EpochId([2; 8]) };
+        let other = Epoch { generation: 1, id: EpochId([3; 8]) };
+        let mut head = head(&conn).unwrap();
+        assert_eq!(contains(&conn, second, 4).unwrap(), Contains::NotYet, "a newer generation may still come");
+        assert_eq!(contains(&conn, first, 4).unwrap(), Contains::NotYet);
+        for kind in [Kind::Epoch, Kind::Changes] {
+            let entry = head.next(kind, second, head.schema_hash, Vec::new());
+            append(&conn, &entry).unwrap();
+            head = Head::after(&entry);
+        }
+        assert_eq!(contains(&conn, first, 3).unwrap(), Contains::Yes);
+        assert_eq!(contains(&conn, second, 5).unwrap(), Contains::Yes);
+        assert_eq!(contains(&conn, second, 6).unwrap(), Contains::NotYet);
+        assert_eq!(contains(&conn, first, 4).unwrap(), Contains::No, "the branch that was left at version 3");
+        assert_eq!(contains(&conn, first, 9).unwrap(), Contains::No);
+        assert_eq!(contains(&conn, other, 2).unwrap(), Contains::No);
+        conn.execute_batch("DELETE FROM _vski_changelog WHERE version <= 2; UPDATE _vski_base SET version = 2")
+            .unwrap();
+        assert_eq!(contains(&conn, first, 1).unwrap(), Contains::Yes);
+        assert_eq!(contains(&conn, other, 1).unwrap(), Contains::No);
     }
 
     #[test]

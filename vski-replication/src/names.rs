@@ -62,6 +62,12 @@ pub mod header {
     pub const DATABASE_ID: &str = "x-vski-database-id";
     /// The master's schema hash, with a changeset.
     pub const SCHEMA_HASH: &str = "x-vski-schema-hash";
+    /// The master's clock, with every answer of the replication protocol: `<asked>,<answered>`, ms since 1970.
+    pub const TIME: &str = "x-vski-time";
+    /// Where a write stands, on its answer: `<db>:<generation>-<epoch id>:<version>`.
+    pub const POSITION: &str = "x-vski-position";
+    /// What a read has to see at least: one or more of [`POSITION`]'s values, with commas.
+    pub const MIN_POSITION: &str = "x-vski-min-position";
 }
 
 #[cfg(test)]

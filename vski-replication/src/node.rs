@@ -33,7 +33,9 @@ const TABLES: &str = "
         public_url TEXT,
         boot_id TEXT,
         PRIMARY KEY (replica, db)
-    );";
+    );
+    -- A table of its own, so that programs of before and after it can use each other's files.
+    CREATE TABLE IF NOT EXISTS clock (one INTEGER PRIMARY KEY CHECK (one = 1), skew_ms INTEGER NOT NULL);";
 
 /// What a node does with its databases. Recorded at the first start; only promote and demote change it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -234,6 +236,21 @@ impl NodeDb {
         Ok(())
     }
 
+    /// How far this node's clock was ahead of its master's when last compared, ms; `None` before that.
+    pub fn clock_skew_ms(&self) -> rusqlite::Result<Option<i64>> {
+        let sql = "SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'clock')";
+        if !self.conn.prepare_cached(sql)?.query_row([], |row| row.get(0))? {
+            return Ok(None);
+        }
+        self.conn.prepare_cached("SELECT skew_ms FROM clock")?.query_row([], |row| row.get(0)).optional()
+    }
+
+    /// Records how far this node's clock is ahead of its master's.
+    pub fn set_clock_skew_ms(&self, skew_ms: i64) -> rusqlite::Result<()> {
+        self.conn.prepare_cached("INSERT OR REPLACE INTO clock VALUES (1, ?1)")?.execute([skew_ms])?;
+        Ok(())
+    }
+
     /// All databases the agent knows, by name.
     pub fn databases(&self) -> rusqlite::Result<Vec<DatabaseState>> {
         let mut statement = self.conn.prepare_cached(
@@ -352,6 +369,21 @@ mod tests {
         assert_eq!(reader.role().unwrap(), Some(Role::Replica));
         assert_eq!(reader.databases().unwrap(), [state.clone()]);
         assert_eq!(state.lag_seconds(3_500), Some(2.5));
+    }
+
+    #[test]
+    fn a_file_of_an_older_program_gets_a_place_for_the_clock_when_it_is_next_written() {
+        let temporary = tempfile::tempdir().unwrap();
+        let dir = DataDir::open(temporary.path()).unwrap();
+        let older = NodeDb::open(&dir).unwrap();
+        older.conn.execute_batch("DROP TABLE clock").unwrap();
+        let reader = NodeDb::read(&dir).unwrap().expect("it exists");
+        assert_eq!(reader.clock_skew_ms().unwrap(), None);
+        let writer = NodeDb::open(&dir).unwrap();
+        assert_eq!(reader.clock_skew_ms().unwrap(), None);
+        writer.set_clock_skew_ms(5).unwrap();
+        writer.set_clock_skew_ms(-7).unwrap();
+        assert_eq!(reader.clock_skew_ms().unwrap(), Some(-7));
     }
 
     #[test]

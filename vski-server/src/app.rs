@@ -7,6 +7,7 @@ use vski_replication::names;
 use vski_replication::node::Role;
 use vski_replication::token::{Audience, Bearer, Claims, Secrets, TokenError};
 
+use crate::config::Freshness;
 use crate::metrics::Metrics;
 use crate::store::admins::{self, Admin};
 use crate::store::error::StoreError;
@@ -45,6 +46,8 @@ pub struct App {
     pub secrets: Secrets,
     /// What it serves.
     pub databases: Databases,
+    /// How stale its reads may be.
+    pub freshness: Freshness,
     /// What it counts.
     pub metrics: Arc<Metrics>,
     /// Cancelled when the process is asked to end: long polls answer at once.

@@ -7,6 +7,14 @@ use clap::{Args, ValueEnum};
 use vski_replication::node::Role;
 use vski_sync_agent::config::{ConfigError, NodeArgs, NodeConfig, SyncArgs, SyncConfig};
 
+/// Spans of time in settings and parameters.
+pub mod duration;
+
+/// How stale a read may be.
+mod freshness;
+
+pub use freshness::{Fallback, Freshness};
+
 /// What the server does with its databases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Mode {
@@ -44,6 +52,8 @@ pub struct ServeArgs {
     pub sync_agent: SyncAgent,
     #[command(flatten)]
     pub sync: SyncArgs,
+    #[command(flatten)]
+    pub freshness: Freshness,
     /// Admin to create on a master if there is none with this address; never changed afterwards
     #[arg(long, env = "ADMIN_EMAIL")]
     pub admin_email: Option<String>,
@@ -76,6 +86,7 @@ pub struct Config {
     pub listen: SocketAddr,
     /// `None` on a master.
     pub replica: Option<ReplicaConfig>,
+    pub freshness: Freshness,
     pub first_admin: Option<FirstAdmin>,
 }
 
@@ -98,7 +109,7 @@ impl ServeArgs {
             }
         };
         let listen = SocketAddr::new(self.host, self.port);
-        Ok(Config { node, listen, replica, first_admin: self.first_admin()? })
+        Ok(Config { node, listen, replica, freshness: self.freshness, first_admin: self.first_admin()? })
     }
 
     fn first_admin(&self) -> Result<Option<FirstAdmin>, String> {

@@ -3,7 +3,8 @@
 use std::sync::OnceLock;
 
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder,
+    Encoder, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry,
+    TextEncoder,
 };
 use vski_sync_agent::metrics::AgentMetrics;
 
@@ -34,6 +35,12 @@ pub struct Metrics {
     pub log_version: IntGaugeVec,
     /// Bytes of the write-ahead log on disk, by database.
     pub wal_bytes: IntGaugeVec,
+    /// Lag of each database, on a replica, as of the last scrape.
+    pub replica_lag: GaugeVec,
+    /// How long reads waited for the position that they asked for.
+    pub min_position_wait: Histogram,
+    /// Reads whose position did not come in time.
+    pub min_position_timeouts: IntCounter,
     /// The embedded agent's, on a replica that has one.
     agent: OnceLock<AgentMetrics>,
     queue: HistogramVec,
@@ -66,6 +73,12 @@ impl Metrics {
             IntGaugeVec::new(Opts::new("vski_build_info", "1, with the version of this program."), &["version"])?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         registry.register(Box::new(build))?;
+        let replica_lag = GaugeVec::new(
+            Opts::new("vski_replica_lag_seconds", "Time since this replica was last known to equal its master."),
+            &["db"],
+        )?;
+        registry.register(Box::new(replica_lag.clone()))?;
+        let (min_position_wait, min_position_timeouts) = min_position(&registry)?;
         let counter = |name: &str, help: &str, labels: &[&str]| -> Result<_, prometheus::Error> {
             let metric = IntCounterVec::new(Opts::new(name, help), labels)?;
             registry.register(Box::new(metric.clone()))?;
@@ -101,6 +114,9 @@ impl Metrics {
             snapshots: counter("vski_snapshots_total", "Snapshots made for replicas.", &["db"])?,
             log_version: gauge("vski_log_version", "Version of the last entry of the log.")?,
             wal_bytes: gauge("vski_wal_bytes", "Size of the write-ahead log on disk.")?,
+            replica_lag,
+            min_position_wait,
+            min_position_timeouts,
             queue: histogram(
                 "vski_writer_queue_requests",
                 "Requests still waiting when a batch is taken.",
@@ -147,4 +163,15 @@ impl Metrics {
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
         String::from_utf8(text).map_err(|error| prometheus::Error::Msg(error.to_string()))
     }
+}
+
+fn min_position(registry: &Registry) -> Result<(Histogram, IntCounter), prometheus::Error> {
+    let wait =
+        HistogramOpts::new("vski_min_position_wait_seconds", "How long reads waited for their minimum position.");
+    let wait = Histogram::with_opts(wait.buckets(SECONDS.to_vec()))?;
+    let timeouts =
+        IntCounter::new("vski_min_position_timeouts_total", "Reads whose minimum position did not come in time.")?;
+    registry.register(Box::new(wait.clone()))?;
+    registry.register(Box::new(timeouts.clone()))?;
+    Ok((wait, timeouts))
 }

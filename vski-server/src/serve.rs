@@ -134,7 +134,14 @@ fn app(config: &Config, id: String, databases: Databases, metrics: Arc<Metrics>,
         public_url: config.node.public_url.clone(),
         master_url: config.replica.as_ref().map(|replica| replica.sync.master_url.clone()),
     };
-    App { identity: Arc::new(identity), secrets: config.node.secrets.clone(), databases, metrics, shutdown }
+    App {
+        identity: Arc::new(identity),
+        secrets: config.node.secrets.clone(),
+        databases,
+        freshness: config.freshness,
+        metrics,
+        shutdown,
+    }
 }
 
 async fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {

@@ -201,6 +201,9 @@ impl Agent {
             error => error.into(),
         })?;
         self.publish(|state| state.last_contact_ms = Some(answer.answered_ms));
+        if let Some(skew_ms) = self.context.source.clock_skew_ms() {
+            self.context.board.clock_skew(skew_ms);
+        }
         lineage::check((database_id, position), (answer.database_id, answer.head))?;
         self.publish(|state| state.head = Some(answer.head));
         let (position, at_head_ms) = match answer.changes {

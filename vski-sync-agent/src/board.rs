@@ -45,6 +45,14 @@ impl Board {
         }
     }
 
+    /// How far this node's clock is ahead of the master's.
+    pub(crate) fn clock_skew(&self, skew_ms: i64) {
+        self.metrics.clock_skew(skew_ms);
+        if let Some(writer) = &*lock(&self.writer) {
+            writer.clock_skew(skew_ms);
+        }
+    }
+
     /// Removes a database that is not this node's business.
     pub(crate) fn forget(&self, db: &str) {
         lock(&self.states).remove(db);

@@ -29,6 +29,8 @@ pub struct AgentMetrics {
     converges: IntCounterVec,
     converge_bytes: IntCounterVec,
     lost_reports: IntCounterVec,
+    /// Without labels; empty until the skew is known.
+    clock_skew: GaugeVec,
     /// How each database is doing: lag is computed from it at each scrape, so that it grows while nothing happens.
     states: Arc<Mutex<BTreeMap<String, DatabaseState>>>,
 }
@@ -65,6 +67,10 @@ impl AgentMetrics {
             converges: IntCounterVec::new(opts("converges_total", "Times the copy was made equal in place."), db)?,
             converge_bytes: IntCounterVec::new(opts("converge_bytes_total", "Bytes fetched to do so."), db)?,
             lost_reports: IntCounterVec::new(opts("lost_reports_total", "Files written to .vski/lost."), db)?,
+            clock_skew: GaugeVec::new(
+                opts("clock_skew_seconds", "How far this node's clock is ahead of the master's."),
+                &[],
+            )?,
             states: Arc::default(),
         };
         metrics.collectors().into_iter().try_for_each(|collector| registry.register(collector))?;
@@ -146,6 +152,10 @@ impl AgentMetrics {
         self.lost_reports.with_label_values(&[db]).inc_by(u64::from(lost));
     }
 
+    pub(crate) fn clock_skew(&self, skew_ms: i64) {
+        self.clock_skew.with_label_values::<&str>(&[]).set(skew_ms as f64 / 1000.0);
+    }
+
     fn collectors(&self) -> Vec<Box<dyn Collector>> {
         vec![
             Box::new(self.lag.clone()),
@@ -162,6 +172,7 @@ impl AgentMetrics {
             Box::new(self.converges.clone()),
             Box::new(self.converge_bytes.clone()),
             Box::new(self.lost_reports.clone()),
+            Box::new(self.clock_skew.clone()),
         ]
     }
 }

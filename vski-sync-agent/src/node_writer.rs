@@ -12,9 +12,13 @@ use vski_replication::node::{DatabaseState, NodeDb};
 /// The shortest time between two writes of one database's progress.
 const THROTTLE: Duration = Duration::from_secs(1);
 
+/// The shortest time between two writes of the clock's skew, which nobody acts on by itself.
+const CLOCK_THROTTLE: Duration = Duration::from_secs(10);
+
 enum Message {
     Update { state: Box<DatabaseState>, at_once: bool },
     Forget(String),
+    ClockSkew(i64),
     Flush(Sender<()>),
 }
 
@@ -29,9 +33,8 @@ impl NodeWriter {
     /// Takes over the writing of node.db.
     pub(crate) fn start(node: NodeDb) -> std::io::Result<Self> {
         let (sender, receiver) = mpsc::channel();
-        let thread = std::thread::Builder::new()
-            .name("node.db".to_owned())
-            .spawn(move || Worker { node, pending: BTreeMap::new(), written: HashMap::new() }.run(&receiver))?;
+        let thread =
+            std::thread::Builder::new().name("node.db".to_owned()).spawn(move || Worker::new(node).run(&receiver))?;
         Ok(Self { sender: Some(sender), thread: Some(thread) })
     }
 
@@ -43,6 +46,11 @@ impl NodeWriter {
     /// Forgets a database.
     pub(crate) fn forget(&self, db: &str) {
         self.send(Message::Forget(db.to_owned()));
+    }
+
+    /// Records how far this node's clock is ahead of the master's.
+    pub(crate) fn clock_skew(&self, skew_ms: i64) {
+        self.send(Message::ClockSkew(skew_ms));
     }
 
     /// Returns once everything so far is written. Blocks for an fsync.
@@ -76,9 +84,17 @@ struct Worker {
     pending: BTreeMap<String, DatabaseState>,
     /// When each database was last written.
     written: HashMap<String, Instant>,
+    /// The newest skew, if it is not written yet.
+    skew_ms: Option<i64>,
+    /// The skew that was written last, and when.
+    skew_written: Option<(Instant, i64)>,
 }
 
 impl Worker {
+    fn new(node: NodeDb) -> Self {
+        Self { node, pending: BTreeMap::new(), written: HashMap::new(), skew_ms: None, skew_written: None }
+    }
+
     fn run(mut self, receiver: &Receiver<Message>) {
         loop {
             match receiver.recv_timeout(THROTTLE) {
@@ -94,6 +110,7 @@ impl Worker {
                     self.written.remove(&db);
                     report(self.node.forget_database(&db), &db);
                 }
+                Ok(Message::ClockSkew(skew_ms)) => self.skew_ms = Some(skew_ms),
                 Ok(Message::Flush(written)) => {
                     self.write_due(Duration::ZERO);
                     // Whoever asked may have gone.
@@ -110,6 +127,18 @@ impl Worker {
         let due = |db: &&String| self.written.get(*db).is_none_or(|at| at.elapsed() >= throttle);
         let due: Vec<String> = self.pending.keys().filter(due).cloned().collect();
         due.iter().for_each(|db| self.write(db));
+        let skew_due = self.skew_written.is_none_or(|(at, _)| throttle.is_zero() || at.elapsed() >= CLOCK_THROTTLE);
+        if skew_due {
+            self.write_skew();
+        }
+    }
+
+    fn write_skew(&mut self) {
+        let Some(skew_ms) = self.skew_ms.take() else { return };
+        if self.skew_written.is_none_or(|(_, written)| written != skew_ms) {
+            report(self.node.set_clock_skew_ms(skew_ms), "*");
+            self.skew_written = Some((Instant::now(), skew_ms));
+        }
     }
 
     /// A failed write is not repeated by itself: the next change of that database writes all of its row.
@@ -139,8 +168,11 @@ mod tests {
         let writer = NodeWriter::start(NodeDb::open(&dir).unwrap()).unwrap();
         let state = |at_head_ms| DatabaseState { at_head_ms: Some(at_head_ms), ..DatabaseState::new("a", "follow") };
         (0..100).for_each(|at_head_ms| writer.update(state(at_head_ms), false));
+        (0..100).for_each(|skew_ms| writer.clock_skew(skew_ms));
         writer.flush();
-        assert_eq!(NodeDb::read(&dir).unwrap().unwrap().databases().unwrap(), [state(99)]);
+        let written = NodeDb::read(&dir).unwrap().unwrap();
+        assert_eq!(written.databases().unwrap(), [state(99)]);
+        assert_eq!(written.clock_skew_ms().unwrap(), Some(99));
     }
 
     #[test]

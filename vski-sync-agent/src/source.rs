@@ -5,6 +5,7 @@
 //! waits a bounded time for an answer to begin and for each part of it to come, so that a connection that a
 //! partition has silenced is given up; a body's whole size is bounded too.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::header::{ACCEPT_ENCODING, CONTENT_ENCODING, RANGE};
@@ -21,9 +22,11 @@ use vski_replication::schema::Object;
 use vski_replication::snapshot::{CHUNK_BYTES, Manifest};
 
 mod client;
+mod clock_skew;
 mod error;
 
 pub use client::Identity;
+use clock_skew::ClockSkew;
 pub use error::SourceError;
 
 /// How long an answer may take to begin, beyond the wait that was asked for.
@@ -47,6 +50,8 @@ pub struct Source {
     client: Client,
     master_url: String,
     identity: Identity,
+    /// This node's clock against the master's; shared by all clones.
+    clock_skew: Arc<ClockSkew>,
 }
 
 /// One database as the master lists it.
@@ -119,6 +124,12 @@ pub struct Schema {
 }
 
 impl Source {
+    /// How far this node's clock is ahead of the master's, ms, once an answer told.
+    #[must_use]
+    pub fn clock_skew_ms(&self) -> Option<i64> {
+        self.clock_skew.ms()
+    }
+
     /// The databases and where they stand. With `known` names the master waits up to `wait` for another set of them.
     pub async fn status(&self, known: Option<&[String]>, wait: Duration) -> Result<Vec<Listed>, SourceError> {
         #[derive(Deserialize)]

@@ -40,3 +40,9 @@ mod rest;
 
 /// docs/OPERATIONS.md lists the metrics that there are.
 mod metrics;
+
+/// How far a replica is behind, and who is told.
+mod lag;
+
+/// A client reads what it has written, from whichever node.
+mod read_your_writes;

@@ -275,7 +275,7 @@ fn every_response_names_its_node_and_browsers_may_read_that() -> Result<()> {
         ensure!(reply.header("x-replica-mode") == Some("replica") && reply.header("x-replica-id") == Some("r001"));
         ensure!(master_url == master.server.url(), "{master_url}");
         let exposed = reply.header("access-control-expose-headers").unwrap_or_default();
-        ensure!(method == Method::OPTIONS || exposed.contains("x-replica-id"), "{method} {path}: {exposed}");
+        ensure!(method == Method::OPTIONS || exposed.contains("x-vski-position"), "{method} {path}: {exposed}");
     }
     let refused = client.send(Method::POST, "/api/collections/posts/records", Some(&json!({"title": "New Post"})))?;
     ensure!(refused.body == r#"{"error": "replica is read-only", "code": 403}"#, "{}", refused.body);

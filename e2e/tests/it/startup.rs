@@ -145,7 +145,16 @@ fn settings_that_make_no_sense_are_named_with_their_value() -> Result<()> {
         assert_refused(replica(&dir)?.env(name, value), &[name, value])?;
         assert_refused(agent(&dir)?.env(name, value), &[name, value])?;
     }
-    for (name, value) in [("REPLICA_MODE", "leader"), ("PORT", "many"), ("SYNC_AGENT", "none")] {
+    for (name, value) in [
+        ("REPLICA_MODE", "leader"),
+        ("PORT", "many"),
+        ("SYNC_AGENT", "none"),
+        ("MAX_LAG_SECONDS", "0"),
+        ("MAX_LAG_SECONDS", "5s"),
+        ("MIN_POSITION_WAIT", "soon"),
+        ("MIN_POSITION_WAIT", "2m"),
+        ("MIN_POSITION_FALLBACK", "master"),
+    ] {
         let mut command = process::command(programs::server()?);
         command.arg("serve").env("JWT_SECRET", SECRET).env("DATA_DIR", &dir).env(name, value);
         assert_refused(&mut command, &[name, value])?;

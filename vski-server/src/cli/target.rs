@@ -125,7 +125,7 @@ impl Target {
                     move |conn| collections::plan_create(conn, &wanted),
                     move |conn| collections::create(conn, &again),
                 );
-                made.await.map_err(|error| Failure::work(import::describe(&error)))
+                made.await.map(|made| made.value).map_err(|error| Failure::work(import::describe(&error)))
             }
         }
     }

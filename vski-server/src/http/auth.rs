@@ -12,12 +12,14 @@ use vski_replication::token::{Audience, Bearer, Claims};
 
 use super::error::ApiError;
 use super::extract::{Body, Caller};
+use super::position::Positioned;
 use super::state::MasterState;
 use crate::app::{AdminToken, App};
 use crate::store::admins::{self, Admin};
 use crate::store::error::StoreError;
 use crate::store::master::Master;
 use crate::store::passwords;
+use crate::store::request::Written;
 
 /// Life of a login's token, seconds: 14 days, as PocketBase's.
 const TOKEN_SECONDS: u64 = 14 * 24 * 3600;
@@ -78,15 +80,15 @@ async fn upsert(
     State(master): State<Arc<Master>>,
     caller: Caller,
     body: Body<NewAdmin>,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Positioned<Json<Value>>, ApiError> {
     caller.require_admin()?;
     let NewAdmin { email, password } = body.value;
     let admin = create(&master, email, password).await?;
-    Ok(Json(json!(admin)))
+    Ok(Positioned::new(names::DEFAULT_DATABASE, admin, |admin| Json(json!(admin))))
 }
 
 /// Makes an admin or changes its password; also for commands that work offline.
-pub async fn create(master: &Master, email: String, password: String) -> Result<Admin, StoreError> {
+pub async fn create(master: &Master, email: String, password: String) -> Result<Written<Admin>, StoreError> {
     admins::check(&email, &password)?;
     let hash = passwords::run(move || admins::hash_password(&password)).await??;
     let writer = master.database(names::DEFAULT_DATABASE)?.writer;

@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::error::ApiError;
 use super::extract::{Body, Caller, DbName};
+use super::position::Positioned;
 use super::state::MasterState;
 use crate::app::App;
 use crate::store::collections::{self, Collection, Wanted};
@@ -50,7 +51,7 @@ async fn create(
     caller: Caller,
     DbName(db): DbName,
     body: Body<Map<String, Value>>,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Positioned<Json<Value>>, ApiError> {
     caller.require_admin()?;
     let wanted = wanted(&body.value)?;
     let again = wanted.clone();
@@ -58,7 +59,7 @@ async fn create(
     let made = writer
         .schema(move |conn| collections::plan_create(conn, &wanted), move |conn| collections::create(conn, &again))
         .await?;
-    Ok(Json(to_json(&made)))
+    Ok(Positioned::new(&db, made, |made| Json(to_json(&made))))
 }
 
 async fn update(
@@ -67,7 +68,7 @@ async fn update(
     DbName(db): DbName,
     Path(name): Path<String>,
     body: Body<Map<String, Value>>,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Positioned<Json<Value>>, ApiError> {
     caller.require_admin()?;
     let wanted = wanted(&body.value)?;
     let (name_again, again) = (name.clone(), wanted.clone());
@@ -78,7 +79,7 @@ async fn update(
             move |conn| collections::update(conn, &name_again, &again),
         )
         .await?;
-    Ok(Json(to_json(&updated)))
+    Ok(Positioned::new(&db, updated, |updated| Json(to_json(&updated))))
 }
 
 /// What a body asks for. Keys that the server sets are ignored, so that a client may send back what it got.

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::http::StatusCode;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 
 use super::error::ApiError;
 use super::extract::{Body, Caller};
+use super::position::Positioned;
 use super::state::MasterState;
 use crate::app::App;
 use crate::store::error::StoreError;
@@ -50,11 +50,11 @@ async fn create(
     State(master): State<Arc<Master>>,
     caller: Caller,
     body: Body<CreateDatabase>,
-) -> Result<(StatusCode, Json<DatabaseItem>), ApiError> {
+) -> Result<Positioned<Json<DatabaseItem>>, ApiError> {
     caller.require_admin()?;
     let name = body.value.name.clone();
     // Making a file waits for the disk.
     let made = tokio::task::spawn_blocking(move || master.create(&body.value.name)).await;
-    made.map_err(|_| StoreError::ShuttingDown)??;
-    Ok((StatusCode::OK, Json(DatabaseItem { name })))
+    let made = made.map_err(|_| StoreError::ShuttingDown)??;
+    Ok(Positioned::new(&name, made, |()| Json(DatabaseItem { name: name.clone() })))
 }

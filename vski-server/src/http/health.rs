@@ -1,16 +1,21 @@
 //! Is the process alive, is it fit for traffic, what does it count.
 
+use std::time::Duration;
+
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
+use serde::Deserialize;
 use serde_json::{Value, json};
 use vski_replication::clock;
-use vski_replication::node::DatabaseState;
+use vski_replication::node::{DatabaseState, MISSING_ON_MASTER};
 
 use super::error::ApiError;
+use super::extract::Params;
 use crate::app::{App, Databases};
+use crate::config::duration;
 
 /// `GET /health`, `/api/health`, `/livez`, `/readyz`, `/metrics`. HEAD works too.
 pub fn router() -> Router<App> {
@@ -38,26 +43,53 @@ async fn livez() -> &'static str {
     "ok\n"
 }
 
-/// 200 once every offered database was copied whole; a master is ready as soon as it listens.
-async fn readyz(State(app): State<App>) -> Result<Response, ApiError> {
-    let (ready, dbs) = match &app.databases {
+#[derive(Deserialize)]
+struct ReadyParams {
+    max_lag: Option<String>,
+}
+
+/// 200 once every offered database was copied whole and, if `?max_lag=` says so, is not further behind than that.
+/// A master is ready as soon as it listens.
+async fn readyz(State(app): State<App>, Params(params): Params<ReadyParams>) -> Result<Response, ApiError> {
+    let max_lag = params.max_lag.as_deref().map(duration::parse).transpose();
+    let max_lag = max_lag.map_err(|error| ApiError::bad_request(format!("max_lag: {error}")))?;
+    let mut body = json!({ "mode": app.identity.role.name(), "id": app.identity.id });
+    let status = match &app.databases {
         Databases::Master(master) => {
-            let names: Vec<_> = master.all().into_iter().map(|database| json!({ "name": database.name })).collect();
-            (true, names)
+            body["dbs"] = master.all().into_iter().map(|database| json!({ "name": database.name })).collect();
+            "ready"
         }
         Databases::Replica(replica) => {
-            let states = replica.states()?;
-            let ready = !states.is_empty() && !states.iter().any(DatabaseState::is_awaited);
-            (ready, states.iter().map(state_json).collect())
+            let account = replica.account()?;
+            body["dbs"] = account.databases.iter().map(state_json).collect();
+            body["clockSkewSeconds"] = json!(account.clock_skew_ms.map(|ms| ms as f64 / 1000.0));
+            readiness(&account.databases, max_lag)
         }
     };
-    let (code, status) = if ready { (StatusCode::OK, "ready") } else { (StatusCode::SERVICE_UNAVAILABLE, "not ready") };
-    let body = json!({ "status": status, "mode": app.identity.role.name(), "id": app.identity.id, "dbs": dbs });
+    body["status"] = status.into();
+    let ready = status == "ready";
+    let code = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let mut response = (code, Json(body)).into_response();
     if !ready {
         response.headers_mut().insert(header::RETRY_AFTER, 1.into());
     }
     Ok(response)
+}
+
+fn readiness(states: &[DatabaseState], max_lag: Option<Duration>) -> &'static str {
+    let now_ms = clock::now_ms();
+    // A database that the master no longer has cannot become fresher.
+    let fresh = |state: &DatabaseState| {
+        state.state == MISSING_ON_MASTER
+            || max_lag.is_none_or(|max| state.lag_seconds(now_ms).is_some_and(|lag| lag <= max.as_secs_f64()))
+    };
+    if states.is_empty() || states.iter().any(DatabaseState::is_awaited) {
+        "not ready"
+    } else if !states.iter().all(fresh) {
+        "lagging"
+    } else {
+        "ready"
+    }
 }
 
 fn state_json(state: &DatabaseState) -> Value {
@@ -74,6 +106,7 @@ fn state_json(state: &DatabaseState) -> Value {
 
 /// Prometheus' text format.
 async fn metrics(State(app): State<App>) -> Result<Response, ApiError> {
+    observe_lag(&app)?;
     for reader in app.readers()? {
         let name = reader.name().to_owned();
         let mut wal = reader.path().as_os_str().to_owned();
@@ -88,4 +121,37 @@ async fn metrics(State(app): State<App>) -> Result<Response, ApiError> {
         ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, format!("the metrics could not be encoded: {error}"))
     })?;
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response())
+}
+
+/// Computed here, from what the agent wrote down: it grows while the agent is frozen or dead.
+fn observe_lag(app: &App) -> Result<(), ApiError> {
+    let Databases::Replica(replica) = &app.databases else { return Ok(()) };
+    app.metrics.replica_lag.reset();
+    for state in replica.states()?.iter() {
+        if let Some(lag) = state.lag_seconds(clock::now_ms()) {
+            app.metrics.replica_lag.with_label_values(&[&state.name]).set(lag);
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state(bootstrapped: bool, behind_ms: Option<i64>) -> DatabaseState {
+        let at_head_ms = behind_ms.map(|ms| clock::now_ms() - ms);
+        DatabaseState { bootstrapped, at_head_ms, ..DatabaseState::new("a", "follow") }
+    }
+
+    #[test]
+    fn a_replica_is_ready_with_every_copy_and_fresh_with_every_lag_known_and_small() {
+        let max = Some(Duration::from_secs(5));
+        assert_eq!(readiness(&[], None), "not ready");
+        assert_eq!(readiness(&[state(true, None), state(false, Some(0))], max), "not ready");
+        assert_eq!(readiness(&[state(true, None)], None), "ready");
+        assert_eq!(readiness(&[state(true, None)], max), "lagging");
+        assert_eq!(readiness(&[state(true, Some(1_000)), state(true, Some(9_000))], max), "lagging");
+        assert_eq!(readiness(&[state(true, Some(1_000)), state(true, Some(0))], max), "ready");
+    }
 }

@@ -10,6 +10,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use tower_http::cors::{AllowHeaders, AllowMethods, Any, CorsLayer};
 use tracing::{Instrument, field};
+use vski_replication::clock;
 use vski_replication::names::header;
 use vski_replication::node::Role;
 
@@ -87,12 +88,24 @@ pub async fn identify(State(app): State<App>, request: Request, next: Next) -> R
 
 /// Lets browsers of any origin in and shows them our headers.
 pub fn cors() -> CorsLayer {
-    let exposed = [header::REPLICA_MODE, header::REPLICA_ID, header::MASTER_URL].map(HeaderName::from_static);
+    let exposed = [header::REPLICA_MODE, header::REPLICA_ID, header::MASTER_URL, header::POSITION];
+    let exposed = exposed.map(HeaderName::from_static);
     CorsLayer::new()
         .allow_origin(Any)
         .allow_methods(AllowMethods::mirror_request())
         .allow_headers(AllowHeaders::mirror_request())
         .expose_headers(exposed)
+}
+
+/// Tells the caller what this node's clock showed when it was asked and when it answered, so that both can be compared.
+pub async fn tell_time(request: Request, next: Next) -> Response {
+    let asked_ms = clock::now_ms();
+    let mut response = next.run(request).await;
+    let value = format!("{asked_ms},{}", clock::now_ms());
+    if let Ok(value) = HeaderValue::from_str(&value) {
+        response.headers_mut().insert(header::TIME, value);
+    }
+    response
 }
 
 /// On a replica a write is refused before authentication, body and path are looked at (the specification's text).

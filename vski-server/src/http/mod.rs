@@ -24,6 +24,12 @@ mod compare;
 /// What a replica does on request: sync now.
 mod sync;
 
+/// Where a write stands, on its answer and on the next read.
+mod position;
+
+/// What a read of data has to pass first.
+mod freshness;
+
 /// What handlers take from a request.
 mod extract;
 
@@ -67,11 +73,11 @@ pub fn replica_router(app: App, agent: Option<AgentHandle>) -> Router {
 
 /// What both roles answer from their own files.
 fn read_routes(app: &App) -> Router {
+    let data = Router::new().merge(collections::read_router()).merge(records::read_router());
     Router::new()
         .merge(health::router())
         .merge(databases::read_router())
-        .merge(collections::read_router())
-        .merge(records::read_router())
+        .merge(data.route_layer(middleware::from_fn_with_state(app.clone(), freshness::gate)))
         .merge(auth::read_router())
         .merge(replica::read_router())
         .with_state(app.clone())

@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 
 use super::error::ApiError;
 use super::extract::{Body, Caller, DbName, Params, RawBody, check_keys};
+use super::position::Positioned;
 use super::state::MasterState;
 use crate::app::App;
 use crate::store::collections::{self, Collection, Rules};
@@ -110,14 +111,14 @@ async fn create(
     DbName(db): DbName,
     Path(collection): Path<String>,
     body: Body<Map<String, Value>>,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Positioned<Json<Value>>, ApiError> {
     let admin = caller.is_admin();
     let writer = master.database(&db)?.writer;
     let made = writer.rows(body.bytes, move |conn| {
         let collection = allowed(collections::view(conn, &collection)?, admin, |rules| &rules.create_rule)?;
         records::create(conn, &collection, &records::check(&collection, &body.value, false)?)
     });
-    Ok(Json(made.await?))
+    Ok(Positioned::new(&db, made.await?, Json))
 }
 
 async fn update(
@@ -126,14 +127,14 @@ async fn update(
     DbName(db): DbName,
     Path((collection, id)): Path<(String, String)>,
     body: Body<Map<String, Value>>,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Positioned<Json<Value>>, ApiError> {
     let admin = caller.is_admin();
     let writer = master.database(&db)?.writer;
     let updated = writer.rows(body.bytes, move |conn| {
         let collection = allowed(collections::view(conn, &collection)?, admin, |rules| &rules.update_rule)?;
         records::update(conn, &collection, &id, &records::check(&collection, &body.value, true)?)
     });
-    Ok(Json(updated.await?))
+    Ok(Positioned::new(&db, updated.await?, Json))
 }
 
 async fn delete(
@@ -141,15 +142,14 @@ async fn delete(
     caller: Caller,
     DbName(db): DbName,
     Path((collection, id)): Path<(String, String)>,
-) -> Result<StatusCode, ApiError> {
+) -> Result<Positioned<StatusCode>, ApiError> {
     let admin = caller.is_admin();
     let writer = master.database(&db)?.writer;
     let deleted = writer.rows(id.len(), move |conn| {
         let collection = allowed(collections::view(conn, &collection)?, admin, |rules| &rules.delete_rule)?;
         records::delete(conn, &collection, &id)
     });
-    deleted.await?;
-    Ok(StatusCode::NO_CONTENT)
+    Ok(Positioned::new(&db, deleted.await?, |()| StatusCode::NO_CONTENT))
 }
 
 async fn import_lines(
@@ -158,7 +158,7 @@ async fn import_lines(
     DbName(db): DbName,
     Path(collection): Path<String>,
     RawBody(body): RawBody,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Positioned<Json<Value>>, ApiError> {
     caller.require_admin()?;
     let text =
         std::str::from_utf8(&body).map_err(|error| ApiError::bad_request(format!("the body is not UTF-8: {error}")))?;
@@ -173,7 +173,7 @@ async fn import_lines(
     let chunk: Vec<_> = text.lines().enumerate().map(parse).collect::<Result<_, _>>()?;
     let writer = master.database(&db)?.writer;
     let imported = writer.rows(body.len(), move |conn| import::insert(conn, &collection, &chunk)).await?;
-    Ok(Json(json!({ "imported": imported })))
+    Ok(Positioned::new(&db, imported, |imported| Json(json!({ "imported": imported }))))
 }
 
 /// The collection, if its rule lets the caller through: admins always, everyone where the rule is empty.

@@ -7,7 +7,7 @@ use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header as http_header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::{Json, Router};
+use axum::{Json, Router, middleware};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tower::ServiceExt;
@@ -21,6 +21,7 @@ use vski_replication::snapshot::Manifest;
 
 use super::error::ApiError;
 use super::extract::{Body, Params, Peer};
+use super::layers;
 use super::state::MasterState;
 use crate::app::App;
 use crate::replication::replicas::Replicas;
@@ -39,7 +40,10 @@ const COMPRESSION_LEVEL: i32 = 1;
 
 /// `GET /api/replica/status` and `schema-sync`: answered from this node's own files.
 pub fn read_router() -> Router<App> {
-    Router::new().route(route::STATUS, get(status)).route(route::SCHEMA_SYNC, get(schema_sync))
+    Router::new()
+        .route(route::STATUS, get(status))
+        .route(route::SCHEMA_SYNC, get(schema_sync))
+        .route_layer(middleware::from_fn(layers::tell_time))
 }
 
 /// `GET changeset`, `GET snapshot`, `GET snapshot/{id}`, `POST session`.
@@ -49,6 +53,7 @@ pub fn master_router() -> Router<MasterState> {
         .route(route::SNAPSHOT, get(snapshot))
         .route(&format!("{}/{{id}}", route::SNAPSHOT), get(snapshot_file))
         .route(route::SESSION, post(session))
+        .route_layer(middleware::from_fn(layers::tell_time))
 }
 
 #[derive(Deserialize)]

@@ -1,4 +1,5 @@
-//! The master's side of replication: what it tells replicas of itself, the copies it offers, whom it has seen.
+//! The server's part in replication: what a master tells replicas of itself, the copies it offers, whom it has seen,
+//! and on both sides whether a write has arrived.
 
 /// Databases and their positions, as replicas see them.
 pub mod status;
@@ -11,3 +12,6 @@ pub mod replicas;
 
 /// What a snapshot holds, table by table and range by range: for replicas that compare.
 pub mod compare;
+
+/// Read-your-writes: waiting for an entry.
+pub mod arrival;

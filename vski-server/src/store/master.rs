@@ -11,6 +11,7 @@ use vski_replication::names;
 use super::database::{self, Database};
 use super::error::StoreError;
 use super::reader::Reader;
+use super::request::Written;
 use crate::metrics::Metrics;
 
 /// The databases, open for writing.
@@ -70,14 +71,16 @@ impl Master {
     }
 
     /// Makes a database. Blocks on the disk.
-    pub fn create(&self, name: &str) -> Result<(), StoreError> {
+    pub fn create(&self, name: &str) -> Result<Written<()>, StoreError> {
         check_name(name)?;
         let taken = self.all().into_iter().find(|database| database.name.eq_ignore_ascii_case(name));
         if let Some(taken) = taken {
             let message = format!("database {} exists already", taken.name);
             return Err(StoreError::field("name", "validation_not_unique", message));
         }
-        self.insert(name)
+        self.insert(name)?;
+        let head = *self.database(name)?.writer.head().borrow();
+        Ok(Written { value: (), head })
     }
 
     /// Lets the writer threads finish what is queued, and waits for them.

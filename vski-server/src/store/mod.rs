@@ -27,6 +27,9 @@ pub mod master;
 /// All databases of a replica, as they arrive.
 pub mod replica;
 
+/// Heads of logs that another process extends.
+pub mod heads;
+
 /// The catalogue: collections, their fields and rules.
 pub mod collections;
 

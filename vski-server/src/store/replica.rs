@@ -4,20 +4,25 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use vski_replication::changelog;
+use vski_replication::changelog::{self, Head};
 use vski_replication::datadir::DataDir;
 use vski_replication::names;
 use vski_replication::node::{DatabaseState, NodeDb, SET_ASIDE};
 
 use super::error::StoreError;
+use super::heads::Heads;
 use super::master::unknown;
 use super::reader::Reader;
 
 /// How often the agent's wish for a file is looked for.
 const RELEASE_POLL: Duration = Duration::from_millis(200);
+
+/// How old an answer from node.db may be: short against any lag, long against the time between two requests.
+const ACCOUNT_AGE: Duration = Duration::from_millis(200);
 
 /// The databases, open for reading.
 pub struct Replica {
@@ -25,14 +30,31 @@ pub struct Replica {
     /// Databases that this replica does not offer, whatever lies in the directory.
     omitted: BTreeSet<String>,
     readers: RwLock<BTreeMap<String, Reader>>,
-    /// The agent's account of itself; `None` until there is one.
-    node: Mutex<Option<NodeDb>>,
+    heads: Heads,
+    node: Mutex<Node>,
+}
+
+/// node.db and what it said last.
+#[derive(Default)]
+struct Node {
+    /// `None` until there is one.
+    db: Option<NodeDb>,
+    account: Option<(Instant, Account)>,
+}
+
+/// The agent's account of itself.
+#[derive(Clone, Default)]
+pub struct Account {
+    /// How each offered database is doing.
+    pub databases: Arc<[DatabaseState]>,
+    /// How far this node's clock is ahead of the master's, ms.
+    pub clock_skew_ms: Option<i64>,
 }
 
 impl Replica {
     /// The databases of a directory that an agent fills, now or later.
     pub fn new(dir: &DataDir, omitted: BTreeSet<String>) -> Self {
-        Self { dir: dir.clone(), omitted, readers: RwLock::default(), node: Mutex::default() }
+        Self { dir: dir.clone(), omitted, readers: RwLock::default(), heads: Heads::default(), node: Mutex::default() }
     }
 
     /// The directory.
@@ -42,7 +64,7 @@ impl Replica {
 
     /// A reader of a database that has arrived; `NotReady` for one that is still to come.
     pub fn reader(&self, name: &str) -> Result<Reader, StoreError> {
-        if self.omitted.contains(name) || !names::is_database_name(name) {
+        if !self.offers(name) {
             return Err(unknown(name));
         }
         if let Some(reader) = self.readers.read().unwrap_or_else(PoisonError::into_inner).get(name) {
@@ -51,15 +73,37 @@ impl Replica {
         self.open(name)
     }
 
+    /// Whether a database of that name may be served here, now or later.
+    pub fn offers(&self, name: &str) -> bool {
+        !self.omitted.contains(name) && names::is_database_name(name)
+    }
+
+    /// The head of a database, and a wake-up for each new one; also for a database that is still to come.
+    pub fn heads(self: &Arc<Self>, name: &str) -> watch::Receiver<Option<Head>> {
+        let (replica, wanted) = (Arc::clone(self), name.to_owned());
+        self.heads.watch(name, move || replica.reader(&wanted)?.dedicated())
+    }
+
     /// How each offered database is doing, by the agent's own account.
-    pub fn states(&self) -> Result<Vec<DatabaseState>, StoreError> {
+    pub fn states(&self) -> Result<Arc<[DatabaseState]>, StoreError> {
+        Ok(self.account()?.databases)
+    }
+
+    /// What the agent last wrote down of itself. Cheap: node.db is read a few times a second at most.
+    pub fn account(&self) -> Result<Account, StoreError> {
         let mut node = self.node.lock().unwrap_or_else(PoisonError::into_inner);
-        if node.is_none() {
-            *node = NodeDb::read(&self.dir)?;
+        if let Some((_, account)) = node.account.as_ref().filter(|(read, _)| read.elapsed() < ACCOUNT_AGE) {
+            return Ok(account.clone());
         }
-        let mut states = node.as_ref().map_or_else(|| Ok(Vec::new()), NodeDb::databases)?;
+        if node.db.is_none() {
+            node.db = NodeDb::read(&self.dir)?;
+        }
+        let Some(db) = &node.db else { return Ok(Account::default()) };
+        let mut states = db.databases()?;
         states.retain(|state| !self.omitted.contains(&state.name));
-        Ok(states)
+        let account = Account { databases: states.into(), clock_skew_ms: db.clock_skew_ms()? };
+        node.account = Some((Instant::now(), account.clone()));
+        Ok(account)
     }
 
     /// Lets go of files that the agent wants to set aside; they answer 503 until new ones are in place.

@@ -5,6 +5,7 @@
 
 use rusqlite::Connection;
 use tokio::sync::oneshot;
+use vski_replication::changelog::Head;
 
 use super::error::StoreError;
 
@@ -22,19 +23,28 @@ pub trait Request: Send {
     /// Changes rows and keeps the result.
     fn run(&mut self, conn: &Connection) -> Result<(), StoreError>;
 
-    /// Answers: what `run` kept, now that it is committed, or why not.
-    fn answer(self: Box<Self>, outcome: Result<(), StoreError>);
+    /// Answers: what `run` kept, now that it is committed and the log ends at the head given, or why not.
+    fn answer(self: Box<Self>, outcome: Result<Head, StoreError>);
+}
+
+/// What a committed request returned, and where it stands.
+#[derive(Debug)]
+pub struct Written<T> {
+    /// What the request's closure returned.
+    pub value: T,
+    /// The log's end after the commit: at or after the entry that holds the change.
+    pub head: Head,
 }
 
 /// The end of a request that waits for the answer.
-pub type Answer<T> = oneshot::Receiver<Result<T, StoreError>>;
+pub type Answer<T> = oneshot::Receiver<Result<Written<T>, StoreError>>;
 
 /// Rows changed by a closure.
 pub struct Rows<F, T> {
     work: F,
     bytes: usize,
     result: Option<T>,
-    reply: oneshot::Sender<Result<T, StoreError>>,
+    reply: oneshot::Sender<Result<Written<T>, StoreError>>,
 }
 
 impl<F, T> Rows<F, T>
@@ -72,9 +82,9 @@ where
         Ok(())
     }
 
-    fn answer(self: Box<Self>, outcome: Result<(), StoreError>) {
+    fn answer(self: Box<Self>, outcome: Result<Head, StoreError>) {
         let Self { result, reply, .. } = *self;
-        let outcome = outcome.map(|()| result.expect("a committed request has run"));
+        let outcome = outcome.map(|head| Written { value: result.expect("a committed request has run"), head });
         // A caller that went away does not undo its write.
         let _ = reply.send(outcome);
     }
@@ -121,7 +131,7 @@ where
         self.rows.run(conn)
     }
 
-    fn answer(self: Box<Self>, outcome: Result<(), StoreError>) {
+    fn answer(self: Box<Self>, outcome: Result<Head, StoreError>) {
         Box::new(self.rows).answer(outcome);
     }
 }

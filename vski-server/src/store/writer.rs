@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use vski_replication::changelog::Head;
 
 use super::error::StoreError;
-use super::request::{Answer, Request, Rows, Schema};
+use super::request::{Answer, Request, Rows, Schema, Written};
 use super::transaction::WriteConnection;
 use crate::metrics::WriterMetrics;
 
@@ -82,7 +82,7 @@ impl Writer {
     }
 
     /// Changes rows. `bytes` is what the closure holds of the caller's data.
-    pub async fn rows<T, F>(&self, bytes: usize, work: F) -> Result<T, StoreError>
+    pub async fn rows<T, F>(&self, bytes: usize, work: F) -> Result<Written<T>, StoreError>
     where
         T: Send + 'static,
         F: FnMut(&Connection) -> Result<T, StoreError> + Send + 'static,
@@ -92,7 +92,7 @@ impl Writer {
     }
 
     /// Changes the schema: runs what `plan` returns, then `rows` for the catalogue.
-    pub async fn schema<T, P, F>(&self, plan: P, rows: F) -> Result<T, StoreError>
+    pub async fn schema<T, P, F>(&self, plan: P, rows: F) -> Result<Written<T>, StoreError>
     where
         T: Send + 'static,
         P: FnMut(&Connection) -> Result<Vec<String>, StoreError> + Send + 'static,
@@ -108,7 +108,7 @@ impl Writer {
         self.head.clone()
     }
 
-    async fn submit<T>(&self, request: Box<dyn Request>, answer: Answer<T>) -> Result<T, StoreError> {
+    async fn submit<T>(&self, request: Box<dyn Request>, answer: Answer<T>) -> Result<Written<T>, StoreError> {
         let bytes = request.bytes();
         if !self.queued.enter(bytes) {
             return Err(StoreError::Overloaded);
@@ -189,7 +189,7 @@ impl WriterThread {
     fn run_schema(&mut self, batch: Vec<Box<dyn Request>>) {
         for mut request in batch {
             let outcome = self.conn.commit_schema(request.as_mut());
-            request.answer(outcome);
+            request.answer(outcome.map(|()| self.conn.head()));
         }
     }
 
@@ -199,7 +199,7 @@ impl WriterThread {
                 let cut = batch.split_off(committed.outcomes.len());
                 self.carried.splice(0..0, cut);
                 for (request, outcome) in batch.into_iter().zip(committed.outcomes) {
-                    request.answer(outcome);
+                    request.answer(outcome.map(|()| self.conn.head()));
                 }
             }
             Err(error) if batch.len() == 1 => {

@@ -37,13 +37,13 @@ impl Store {
     /// Runs SQL as one request.
     pub async fn sql(&self, sql: &str) -> Result<(), StoreError> {
         let sql = sql.to_owned();
-        self.writer.rows(sql.len(), move |conn| Ok(conn.execute_batch(&sql)?)).await
+        self.writer.rows(sql.len(), move |conn| Ok(conn.execute_batch(&sql)?)).await.map(|done| done.value)
     }
 
     /// Runs one DDL statement as a schema change.
     pub async fn ddl(&self, statement: &str) -> Result<(), StoreError> {
         let statements = vec![statement.to_owned()];
-        self.writer.schema(move |_| Ok(statements.clone()), |_| Ok(())).await
+        self.writer.schema(move |_| Ok(statements.clone()), |_| Ok(())).await.map(|done| done.value)
     }
 
     pub fn entries_after(&self, version: u64) -> Vec<Entry> {

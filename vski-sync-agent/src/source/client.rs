@@ -2,6 +2,7 @@
 
 use std::io::Read;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use opentelemetry::propagation::Injector;
@@ -10,6 +11,7 @@ use reqwest::redirect::Policy;
 use reqwest::{Certificate, Client, ClientBuilder, Method, RequestBuilder, Response, StatusCode};
 use tokio::time::timeout;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
+use vski_replication::clock;
 use vski_replication::names::header;
 use vski_replication::token::{Claims, REPLICA_TOKEN_SECONDS, Secrets};
 
@@ -66,7 +68,7 @@ impl Source {
                 .map_err(|error| ConfigError::Certificates(error.to_string()))?,
             Err(error) => return Err(ConfigError::NoRoots(error.to_string())),
         };
-        Ok(Self { client, master_url: config.master_url.clone(), identity })
+        Ok(Self { client, master_url: config.master_url.clone(), identity, clock_skew: Arc::default() })
     }
 
     /// A request with everything that every call carries.
@@ -93,9 +95,15 @@ impl Source {
         request: RequestBuilder,
         patience: Duration,
     ) -> Result<Response, SourceError> {
+        let asked_ms = clock::now_ms();
         match timeout(patience, request.send()).await {
             Ok(Ok(response)) if mode(&response) == Some(b"replica") => Err(SourceError::NotAMaster),
-            Ok(Ok(response)) => Ok(response),
+            Ok(Ok(response)) => {
+                if let Some(told) = response.headers().get(header::TIME).and_then(|value| value.to_str().ok()) {
+                    self.clock_skew.heard(told, asked_ms, clock::now_ms());
+                }
+                Ok(response)
+            }
             Ok(Err(error)) => Err(SourceError::Unreachable { call, source: error.without_url() }),
             Err(_) => Err(SourceError::Silent { call, seconds: patience.as_secs() }),
         }

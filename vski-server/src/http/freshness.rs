@@ -1,0 +1,71 @@
+//! What a read of data has to pass first: the replica is not too far behind (MAX_LAG_SECONDS), and it holds what the
+//! caller has written or seen (`X-Vski-Min-Position`).
+
+use axum::extract::{FromRequestParts, Request, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use vski_replication::clock;
+
+use super::error::ApiError;
+use super::extract::DbName;
+use super::position::{self, WritePosition};
+use crate::app::{App, Databases};
+use crate::config::Fallback;
+use crate::replication::arrival::{self, Arrival};
+
+/// Lets a read through, or answers it.
+pub async fn gate(State(app): State<App>, request: Request, next: Next) -> Response {
+    let (mut parts, body) = request.into_parts();
+    match check(&app, &mut parts).await {
+        Ok(()) => next.run(Request::from_parts(parts, body)).await,
+        Err(refusal) => refusal,
+    }
+}
+
+async fn check(app: &App, parts: &mut Parts) -> Result<(), Response> {
+    let DbName(db) = DbName::from_request_parts(parts, &()).await.map_err(ApiError::into_response)?;
+    let wanted = position::wanted(&parts.headers, &db).map_err(ApiError::into_response)?;
+    check_lag(app, &db).map_err(ApiError::into_response)?;
+    for position in &wanted {
+        let arrival = arrival::wait(app, &position.db, position.epoch, position.version).await;
+        match arrival.map_err(|error| ApiError::from(error).into_response())? {
+            Arrival::Here => {}
+            Arrival::Late => return Err(late(app, parts, position)),
+            Arrival::Never => return Err(foreign(position).into_response()),
+        }
+    }
+    Ok(())
+}
+
+/// A database that was not copied yet is the handler's to refuse.
+fn check_lag(app: &App, db: &str) -> Result<(), ApiError> {
+    let (Databases::Replica(replica), Some(max)) = (&app.databases, app.freshness.max_lag()) else { return Ok(()) };
+    let states = replica.states()?;
+    let Some(state) = states.iter().find(|state| state.name == db && state.bootstrapped) else { return Ok(()) };
+    let limit = format!("it serves reads only up to {} s behind: ask another node", max.as_secs());
+    let message = match state.lag_seconds(clock::now_ms()) {
+        Some(lag) if lag <= max.as_secs_f64() => return Ok(()),
+        Some(lag) => format!("this replica of {db} may be {lag:.1} s behind its master, and {limit}"),
+        None => format!("how far this replica of {db} is behind its master is not known, and {limit}"),
+    };
+    Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, message))
+}
+
+/// The position did not come in time: the caller goes on to the master, or tries again.
+fn late(app: &App, parts: &Parts, position: &WritePosition) -> Response {
+    let master = app.identity.master_url.as_ref().filter(|_| app.freshness.min_position_fallback == Fallback::Redirect);
+    let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
+    if let Some(location) = master.and_then(|master| HeaderValue::from_str(&format!("{master}{path}")).ok()) {
+        return (StatusCode::TEMPORARY_REDIRECT, [(header::LOCATION, location)]).into_response();
+    }
+    let wait = app.freshness.min_position_wait;
+    let message = format!("{} did not reach version {} here within {wait:?}: try again", position.db, position.version);
+    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, message).into_response()
+}
+
+fn foreign(position: &WritePosition) -> ApiError {
+    let message = format!("{position} is not in the history of this node: read again without it");
+    ApiError::new(StatusCode::PRECONDITION_FAILED, message)
+}

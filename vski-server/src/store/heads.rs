@@ -1,0 +1,110 @@
+//! The heads of databases that another process writes, for those who wait for one: one thread per database reads its
+//! head every few milliseconds while somebody waits, however many they are.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rusqlite::Connection;
+use tokio::sync::watch;
+use vski_replication::changelog::{self, Head};
+
+use super::error::StoreError;
+
+/// Time between two looks at a log.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+
+/// `None` while there is no database to look at.
+type Sender = watch::Sender<Option<Head>>;
+
+/// The databases whose heads are waited for now.
+#[derive(Clone, Default)]
+pub struct Heads {
+    watched: Arc<Mutex<BTreeMap<String, Sender>>>,
+}
+
+impl Heads {
+    /// The head of a database, and a wake-up for each new one. `open` is tried until it gives a connection.
+    pub fn watch(
+        &self,
+        db: &str,
+        open: impl Fn() -> Result<Connection, StoreError> + Send + 'static,
+    ) -> watch::Receiver<Option<Head>> {
+        let mut watched = self.watched();
+        if let Some(sender) = watched.get(db) {
+            return sender.subscribe();
+        }
+        let (sender, receiver) = watch::channel(None);
+        watched.insert(db.to_owned(), sender.clone());
+        let (heads, db) = (self.clone(), db.to_owned());
+        tokio::task::spawn_blocking(move || {
+            let mut conn = None;
+            while heads.is_waited_for(&db, &sender) {
+                let head = look(&mut conn, &open);
+                sender.send_if_modified(|known| std::mem::replace(known, head) != head);
+                std::thread::sleep(LOOK_EVERY);
+            }
+        });
+        receiver
+    }
+
+    /// Decided with the list locked: who comes later finds no entry and starts another thread.
+    fn is_waited_for(&self, db: &str, sender: &Sender) -> bool {
+        let mut watched = self.watched();
+        let waited_for = sender.receiver_count() > 0;
+        if !waited_for {
+            watched.remove(db);
+        }
+        waited_for
+    }
+
+    fn watched(&self) -> MutexGuard<'_, BTreeMap<String, Sender>> {
+        self.watched.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A failure closes the connection; whoever waits goes on to read, or gives up, and says why.
+fn look(conn: &mut Option<Connection>, open: impl Fn() -> Result<Connection, StoreError>) -> Option<Head> {
+    if conn.is_none() {
+        *conn = open().ok();
+    }
+    let head = changelog::head(conn.as_ref()?).ok();
+    if head.is_none() {
+        *conn = None;
+    }
+    head
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vski_replication::connection;
+    use vski_replication::entry::Kind;
+    use vski_replication::position::DatabaseId;
+
+    #[tokio::test]
+    async fn all_who_wait_share_one_look_and_it_ends_with_them() {
+        let temporary = tempfile::tempdir().unwrap();
+        let path = temporary.path().join("a.db");
+        let heads = Heads::default();
+        let wanted = path.clone();
+        let mut first = heads.watch("a", move || Ok(connection::reader(&wanted)?));
+        let mut second = heads.watch("a", || unreachable!("the first one opens"));
+        assert_eq!(*first.borrow_and_update(), None, "there is no file yet");
+        let conn = connection::writer(&path).unwrap();
+        let head = changelog::create(&conn, DatabaseId::random()).unwrap();
+        first.wait_for(|seen| *seen == Some(head)).await.unwrap();
+        let entry = head.next(Kind::Changes, head.position.epoch, head.schema_hash, Vec::new());
+        changelog::append(&conn, &entry).unwrap();
+        for receiver in [&mut first, &mut second] {
+            receiver.wait_for(|seen| *seen == Some(Head::after(&entry))).await.unwrap();
+        }
+        drop((first, second));
+        let ended = async {
+            while !heads.watched().is_empty() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), ended).await.unwrap();
+    }
+}
