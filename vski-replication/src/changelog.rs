@@ -13,7 +13,7 @@ use crate::{chain, clock};
 
 mod prune;
 
-pub use prune::{Cut, LogSize, Pruned, Retention, STEP_BYTES, STEP_ENTRIES, bytes_after, prune, upgrade};
+pub use prune::{Cut, LogSize, Pruned, Retention, STEP_BYTES, STEP_ENTRIES, bytes_after, exceeds, prune, upgrade};
 
 /// The layout of our own tables. A database with another one is refused.
 const FORMAT: i64 = 1;

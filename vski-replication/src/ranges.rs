@@ -92,7 +92,8 @@ impl std::hash::Hash for Range {
 impl Shape {
     /// The shape of a table that passed the gate.
     pub fn read(conn: &Connection, table: &str) -> rusqlite::Result<Self> {
-        let mut statement = conn.prepare_cached("SELECT name, pk FROM pragma_table_xinfo(?1) WHERE hidden = 0 ORDER BY cid")?;
+        let mut statement =
+            conn.prepare_cached("SELECT name, pk FROM pragma_table_xinfo(?1) WHERE hidden = 0 ORDER BY cid")?;
         let found: Vec<(String, i64)> =
             statement.query_map([table], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_, _>>()?;
         let mut key: Vec<usize> = (0..found.len()).filter(|&at| found[at].1 > 0).collect();
@@ -115,7 +116,11 @@ impl Shape {
             hasher.update(row);
             (rows, bytes, total) = (rows + 1, bytes + row.len(), total + 1);
             if is_cut(key) || bytes >= MAX_RANGE_BYTES {
-                ranges.push(Range { end: Some(Hex(key.to_vec())), rows, hash: Hex(hasher.finalize().as_bytes().to_vec()) });
+                ranges.push(Range {
+                    end: Some(Hex(key.to_vec())),
+                    rows,
+                    hash: Hex(hasher.finalize().as_bytes().to_vec()),
+                });
                 hasher.reset();
                 (rows, bytes) = (0, 0);
             }
@@ -142,7 +147,9 @@ impl Shape {
         for (bound, operator) in [(start, ">"), (end, "<=")] {
             if let Some(bound) = bound {
                 conditions.push(format!("({key}) {operator} ({marks})"));
-                values.extend(decode(&bound.0).map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?);
+                values.extend(
+                    decode(&bound.0).map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?,
+                );
             }
         }
         let filter = if conditions.is_empty() { String::new() } else { format!("WHERE {}", conditions.join(" AND ")) };
@@ -242,7 +249,10 @@ fn decode(mut input: &[u8]) -> Result<Vec<Value>, RowError> {
     while let Some((tag, rest)) = input.split_first() {
         let (value, rest) = match tag {
             0 => (Value::Null, rest),
-            1 => rest.split_first_chunk().map(|(b, rest)| (Value::Integer(i64::from_be_bytes(*b)), rest)).ok_or(RowError)?,
+            1 => rest
+                .split_first_chunk()
+                .map(|(b, rest)| (Value::Integer(i64::from_be_bytes(*b)), rest))
+                .ok_or(RowError)?,
             2 => rest
                 .split_first_chunk()
                 .map(|(b, rest)| (Value::Real(f64::from_bits(u64::from_be_bytes(*b))), rest))

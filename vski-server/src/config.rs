@@ -4,8 +4,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use vski_replication::changelog::Retention;
 use vski_replication::node::Role;
-use vski_sync_agent::config::{ConfigError, NodeArgs, NodeConfig, SyncArgs, SyncConfig};
+use vski_sync_agent::config::{ConfigError, NodeArgs, NodeConfig, RetentionArgs, SyncArgs, SyncConfig};
 
 /// What the server does with its databases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -44,6 +45,8 @@ pub struct ServeArgs {
     pub sync_agent: SyncAgent,
     #[command(flatten)]
     pub sync: SyncArgs,
+    #[command(flatten)]
+    pub retention: RetentionArgs,
     /// Admin to create on a master if there is none with this address; never changed afterwards
     #[arg(long, env = "ADMIN_EMAIL")]
     pub admin_email: Option<String>,
@@ -77,6 +80,7 @@ pub struct Config {
     /// `None` on a master.
     pub replica: Option<ReplicaConfig>,
     pub first_admin: Option<FirstAdmin>,
+    pub retention: Retention,
 }
 
 impl Config {
@@ -98,7 +102,7 @@ impl ServeArgs {
             }
         };
         let listen = SocketAddr::new(self.host, self.port);
-        Ok(Config { node, listen, replica, first_admin: self.first_admin()? })
+        Ok(Config { node, listen, replica, first_admin: self.first_admin()?, retention: self.retention.resolve() })
     }
 
     fn first_admin(&self) -> Result<Option<FirstAdmin>, String> {

@@ -32,6 +32,10 @@ pub struct Metrics {
     pub snapshots: IntCounterVec,
     /// Version of the log's head, by database.
     pub log_version: IntGaugeVec,
+    /// Version of the oldest entry that the log keeps, by database.
+    pub log_oldest: IntGaugeVec,
+    /// Payload bytes of the entries that the log keeps, by database.
+    pub log_bytes: IntGaugeVec,
     /// Bytes of the write-ahead log on disk, by database.
     pub wal_bytes: IntGaugeVec,
     /// The embedded agent's, on a replica that has one.
@@ -100,6 +104,8 @@ impl Metrics {
             )?,
             snapshots: counter("vski_snapshots_total", "Snapshots made for replicas.", &["db"])?,
             log_version: gauge("vski_log_version", "Version of the last entry of the log.")?,
+            log_oldest: gauge("vski_log_oldest_version", "Version of the oldest entry that the log keeps.")?,
+            log_bytes: gauge("vski_log_bytes", "Payload bytes of the entries that the log keeps.")?,
             wal_bytes: gauge("vski_wal_bytes", "Size of the write-ahead log on disk.")?,
             queue: histogram(
                 "vski_writer_queue_requests",

@@ -21,6 +21,7 @@ use crate::http::state::MasterState;
 use crate::http::{self, auth};
 use crate::metrics::Metrics;
 use crate::replication::replicas::Replicas;
+use crate::replication::retention::Keeper;
 use crate::replication::snapshot::Snapshots;
 use crate::store::admins;
 use crate::store::error::StoreError;
@@ -58,6 +59,8 @@ async fn run_master(config: Config, dir: DataDir, id: String, shutdown: Cancella
     let snapshots = Arc::new(
         Snapshots::new(&dir, &metrics).map_err(|error| format!("clear {}: {error}", dir.snapshots().display()))?,
     );
+    let pruning = Keeper::new(Arc::clone(&master), Arc::clone(&snapshots), config.retention);
+    let pruning = tokio::spawn(pruning.keep(shutdown.clone()));
     let replicas = Arc::new(Replicas::new(node).map_err(one_line)?);
     let keeper = tokio::spawn(Arc::clone(&replicas).keep(shutdown.clone()));
     let app = app(&config, id, Databases::Master(Arc::clone(&master)), metrics, shutdown);
@@ -66,6 +69,7 @@ async fn run_master(config: Config, dir: DataDir, id: String, shutdown: Cancella
 
     lock.set_admin(announce(&app, &listener)?).map_err(one_line)?;
     serve(listener, router, &app.shutdown).await?;
+    let _ = pruning.await;
     let closed = tokio::time::timeout(DRAIN_LIMIT, tokio::task::spawn_blocking(move || master.close())).await;
     if closed.is_err() {
         tracing::warn!("requests were still writing when the drain limit was reached; they were not answered");
@@ -105,10 +109,9 @@ async fn run_replica(
     let agent = match claimed {
         Some((lock, node)) => {
             let metrics = app.metrics.with_agent().map_err(one_line)?;
-            let (node_config, sync_config) = (config.node, replica.sync);
-            let agent =
-                Supervisor::start(AgentConfig { dir, lock, node, node_id: id, node_config, sync_config, metrics });
-            let agent = agent.map_err(one_line)?;
+            let (node_config, sync_config, retention) = (config.node, replica.sync, config.retention);
+            let agent = AgentConfig { dir, lock, node, node_id: id, node_config, sync_config, retention, metrics };
+            let agent = Supervisor::start(agent).map_err(one_line)?;
             agent.set_admin(address).map_err(one_line)?;
             Some(agent)
         }

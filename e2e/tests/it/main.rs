@@ -35,5 +35,8 @@ mod import;
 /// The REST API as clients see it.
 mod rest;
 
+/// Logs are pruned, and replicas that were away too long are told.
+mod retention;
+
 /// docs/OPERATIONS.md lists the metrics that there are.
 mod metrics;

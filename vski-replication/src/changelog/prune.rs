@@ -96,6 +96,11 @@ pub fn prune(conn: &Connection, cut: Cut) -> Result<Pruned, LogError> {
     Ok(pruned)
 }
 
+/// Whether [`prune`] would remove anything.
+pub fn exceeds(conn: &Connection, cut: Cut) -> Result<bool, LogError> {
+    Ok(measure(conn, cut)?.1.is_some())
+}
+
 /// Makes the base row of a file from before there was pruning fit for it. Does nothing to others.
 pub fn upgrade(conn: &Connection) -> Result<(), LogError> {
     if !has_objects(conn)? {

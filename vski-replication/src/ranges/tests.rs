@@ -31,8 +31,12 @@ fn merge(local: &Connection, remote: &Connection, shape: &Shape) -> (usize, usiz
         let (mut here, mut there) = (Vec::new(), Vec::new());
         shape.scan(local, start, end, |key, row| here.push((row_hash(row), key.to_vec()))).unwrap();
         shape.scan(remote, start, end, |_, row| there.push((row_hash(row), row.to_vec()))).unwrap();
-        delete.extend(here.iter().filter(|(hash, _)| !there.iter().any(|(other, _)| other == hash)).map(|(_, key)| key.clone()));
-        insert.extend(there.iter().filter(|(hash, _)| !here.iter().any(|(other, _)| other == hash)).map(|(_, row)| row.clone()));
+        delete.extend(
+            here.iter().filter(|(hash, _)| !there.iter().any(|(other, _)| other == hash)).map(|(_, key)| key.clone()),
+        );
+        insert.extend(
+            there.iter().filter(|(hash, _)| !here.iter().any(|(other, _)| other == hash)).map(|(_, row)| row.clone()),
+        );
     }
     delete.iter().for_each(|key| assert_eq!(shape.delete(local, key).unwrap(), 1));
     insert.iter().for_each(|row| shape.insert(local, row).unwrap());
@@ -63,7 +67,11 @@ fn an_empty_table_is_one_empty_range() {
 
 #[test]
 fn one_changed_row_makes_one_or_two_ranges_differ() {
-    for change in ["UPDATE t SET a = 'other' WHERE k = 'key 5000'", "DELETE FROM t WHERE k = 'key 5000'", "INSERT INTO t (a, k, n) VALUES ('x', 'y', 4000)"] {
+    for change in [
+        "UPDATE t SET a = 'other' WHERE k = 'key 5000'",
+        "DELETE FROM t WHERE k = 'key 5000'",
+        "INSERT INTO t (a, k, n) VALUES ('x', 'y', 4000)",
+    ] {
         let ((here, shape), (there, _)) = (table(20_000), table(20_000));
         there.execute_batch(change).unwrap();
         let differing = shape.ranges(&there).unwrap().differing(&shape.ranges(&here).unwrap());

@@ -245,9 +245,15 @@ async fn snapshot_file(
     request: Request,
 ) -> Result<Response, ApiError> {
     peer.require_replica()?;
-    let path = snapshots
-        .renew(&id)
-        .ok_or_else(|| ApiError::not_found("this snapshot's lease has ended: ask for a new one"))?;
+    let Some(path) = snapshots.renew(&id) else {
+        return Err(if snapshots.is_broken(&id) {
+            let message =
+                "this snapshot's lease was broken, because the log grew too large meanwhile: ask for a new one";
+            ApiError::new(StatusCode::GONE, message)
+        } else {
+            ApiError::not_found("this snapshot's lease has ended: ask for a new one")
+        });
+    };
     let served = ServeFile::new(path).oneshot(request).await;
     let mut response = served.unwrap_or_else(|never| match never {}).map(axum::body::Body::new);
     if let Ok(etag) = HeaderValue::from_str(&format!("\"{id}\"")) {

@@ -6,5 +6,8 @@ pub mod status;
 /// Copies of databases for replicas that have none.
 pub mod snapshot;
 
+/// Pruning of the logs.
+pub mod retention;
+
 /// The replicas that were heard of.
 pub mod replicas;

@@ -8,13 +8,24 @@ use tokio::sync::oneshot;
 
 use super::error::StoreError;
 
+/// How a request is run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// Changes rows; shares a transaction and its entry with others.
+    Rows,
+    /// May change the schema: a transaction and an entry of its own.
+    Schema,
+    /// Changes our own bookkeeping only: a transaction of its own, and no entry.
+    Upkeep,
+}
+
 /// What the writer thread needs to know of a request.
 pub trait Request: Send {
     /// How much it holds in memory, bytes: bounds a queue and a batch.
     fn bytes(&self) -> usize;
 
-    /// Whether it may change the schema, and so needs a transaction and an entry of its own.
-    fn is_schema(&self) -> bool;
+    /// How it is run.
+    fn form(&self) -> Form;
 
     /// DDL to run before the rows; empty for most.
     fn statements(&mut self, conn: &Connection) -> Result<Vec<String>, StoreError>;
@@ -33,6 +44,7 @@ pub type Answer<T> = oneshot::Receiver<Result<T, StoreError>>;
 pub struct Rows<F, T> {
     work: F,
     bytes: usize,
+    form: Form,
     result: Option<T>,
     reply: oneshot::Sender<Result<T, StoreError>>,
 }
@@ -45,7 +57,13 @@ where
     /// A request that holds `bytes` of the caller's data.
     pub fn new(bytes: usize, work: F) -> (Self, Answer<T>) {
         let (reply, answer) = oneshot::channel();
-        (Self { work, bytes, result: None, reply }, answer)
+        (Self { work, bytes, form: Form::Rows, result: None, reply }, answer)
+    }
+
+    /// A request that changes our own bookkeeping, which no entry describes.
+    pub fn upkeep(work: F) -> (Self, Answer<T>) {
+        let (request, answer) = Self::new(0, work);
+        (Self { form: Form::Upkeep, ..request }, answer)
     }
 }
 
@@ -58,8 +76,8 @@ where
         self.bytes
     }
 
-    fn is_schema(&self) -> bool {
-        false
+    fn form(&self) -> Form {
+        self.form
     }
 
     fn statements(&mut self, _conn: &Connection) -> Result<Vec<String>, StoreError> {
@@ -109,8 +127,8 @@ where
         self.rows.bytes
     }
 
-    fn is_schema(&self) -> bool {
-        true
+    fn form(&self) -> Form {
+        Form::Schema
     }
 
     fn statements(&mut self, conn: &Connection) -> Result<Vec<String>, StoreError> {

@@ -107,7 +107,8 @@ impl Source {
         match status {
             StatusCode::UNAUTHORIZED => SourceError::Unauthorized { reason },
             StatusCode::FORBIDDEN => SourceError::Forbidden { call, reason },
-            StatusCode::NOT_FOUND => SourceError::NotFound { call, reason },
+            // A snapshot whose lease was broken is as gone as one whose lease has ended.
+            StatusCode::NOT_FOUND | StatusCode::GONE => SourceError::NotFound { call, reason },
             StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => {
                 SourceError::Overloaded { call, retry_after: retry_after(&headers) }
             }

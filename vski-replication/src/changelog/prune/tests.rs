@@ -130,9 +130,7 @@ fn a_file_from_before_there_was_pruning_is_pruned_too() {
     let history = history(&[true, false, true, false, false]);
     history
         .conn
-        .execute_batch(
-            "ALTER TABLE _vski_base DROP COLUMN objects; ALTER TABLE _vski_base DROP COLUMN pruned_bytes",
-        )
+        .execute_batch("ALTER TABLE _vski_base DROP COLUMN objects; ALTER TABLE _vski_base DROP COLUMN pruned_bytes")
         .unwrap();
     let mut size = LogSize::default();
     assert_eq!(schema_at(&history.conn, 0).unwrap(), None);
