@@ -246,6 +246,12 @@ pub fn position_at(conn: &Connection, version: u64) -> Result<Option<Position>, 
     Ok(head.map(|head| head.position))
 }
 
+/// When the stored entry with this version was committed, ms since 1970.
+pub fn committed_ms(conn: &Connection, version: u64) -> Result<Option<i64>, LogError> {
+    let mut statement = conn.prepare_cached("SELECT committed_ms FROM _vski_changelog WHERE version = ?1")?;
+    Ok(statement.query_row([signed(version)], |row| row.get(0)).optional()?)
+}
+
 /// The last position of ours below the peer's that the peer's epoch, or an older one, wrote.
 fn common(conn: &Connection, base: Position, peer: Position) -> Result<Position, LogError> {
     let mut statement = conn.prepare_cached(

@@ -8,6 +8,7 @@ use vski_replication::node::Role;
 use vski_replication::token::{Audience, Bearer, Claims, Secrets, TokenError};
 
 use crate::metrics::Metrics;
+use crate::replication::replicas::Replicas;
 use crate::store::admins::{self, Admin};
 use crate::store::error::StoreError;
 use crate::store::master::Master;
@@ -45,6 +46,8 @@ pub struct App {
     pub secrets: Secrets,
     /// What it serves.
     pub databases: Databases,
+    /// The replicas that were heard of; on a master.
+    pub replicas: Option<Arc<Replicas>>,
     /// What it counts.
     pub metrics: Arc<Metrics>,
     /// Cancelled when the process is asked to end: long polls answer at once.

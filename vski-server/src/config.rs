@@ -2,11 +2,12 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use vski_replication::changelog::Retention;
 use vski_replication::node::Role;
-use vski_sync_agent::config::{ConfigError, NodeArgs, NodeConfig, RetentionArgs, SyncArgs, SyncConfig};
+use vski_sync_agent::config::{ConfigError, NodeArgs, NodeConfig, RetentionArgs, SyncArgs, SyncConfig, age};
 
 /// What the server does with its databases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -47,6 +48,9 @@ pub struct ServeArgs {
     pub sync: SyncArgs,
     #[command(flatten)]
     pub retention: RetentionArgs,
+    /// On a master: a replica that was not heard of for this long is forgotten: 30m, 24h, 7d
+    #[arg(long, env = "REPLICA_FORGET_AFTER", default_value = "168h", value_parser = age)]
+    pub replica_forget_after: Duration,
     /// Admin to create on a master if there is none with this address; never changed afterwards
     #[arg(long, env = "ADMIN_EMAIL")]
     pub admin_email: Option<String>,
@@ -81,6 +85,7 @@ pub struct Config {
     pub replica: Option<ReplicaConfig>,
     pub first_admin: Option<FirstAdmin>,
     pub retention: Retention,
+    pub replica_forget_after: Duration,
 }
 
 impl Config {
@@ -102,7 +107,14 @@ impl ServeArgs {
             }
         };
         let listen = SocketAddr::new(self.host, self.port);
-        Ok(Config { node, listen, replica, first_admin: self.first_admin()?, retention: self.retention.resolve() })
+        Ok(Config {
+            node,
+            listen,
+            replica,
+            first_admin: self.first_admin()?,
+            retention: self.retention.resolve(),
+            replica_forget_after: self.replica_forget_after,
+        })
     }
 
     fn first_admin(&self) -> Result<Option<FirstAdmin>, String> {

@@ -1,11 +1,13 @@
 //! The server's metrics, prefix `vski_`. docs/OPERATIONS.md lists every one; a test compares.
 
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use prometheus::{
     Encoder, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 use vski_sync_agent::metrics::AgentMetrics;
+
+use crate::replication::verdict::ReplicaRow;
 
 /// Seconds, from a commit on a fast disk to a bad day.
 const SECONDS: [f64; 14] =
@@ -30,6 +32,10 @@ pub struct Metrics {
     pub replica_auth_failures: IntCounterVec,
     /// Snapshots made, by database.
     pub snapshots: IntCounterVec,
+    /// Entries that each replica lacks, by replica and database.
+    pub replica_behind: IntGaugeVec,
+    /// 1 for what to make of each replica, by replica, database and verdict.
+    pub replica_verdict: IntGaugeVec,
     /// Version of the log's head, by database.
     pub log_version: IntGaugeVec,
     /// Version of the oldest entry that the log keeps, by database.
@@ -40,6 +46,8 @@ pub struct Metrics {
     pub wal_bytes: IntGaugeVec,
     /// The embedded agent's, on a replica that has one.
     agent: OnceLock<AgentMetrics>,
+    /// One scrape at a time replaces the replicas' series.
+    observing: Mutex<()>,
     queue: HistogramVec,
     batch: HistogramVec,
     commit: HistogramVec,
@@ -75,11 +83,12 @@ impl Metrics {
             registry.register(Box::new(metric.clone()))?;
             Ok(metric)
         };
-        let gauge = |name: &str, help: &str| -> Result<_, prometheus::Error> {
-            let metric = IntGaugeVec::new(Opts::new(name, help), &["db"])?;
+        let gauges = |name: &str, help: &str, labels: &[&str]| -> Result<_, prometheus::Error> {
+            let metric = IntGaugeVec::new(Opts::new(name, help), labels)?;
             registry.register(Box::new(metric.clone()))?;
             Ok(metric)
         };
+        let gauge = |name: &str, help: &str| gauges(name, help, &["db"]);
         let histogram = |name: &str, help: &str, label: &str, buckets: &[f64]| -> Result<_, prometheus::Error> {
             let metric = HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), &[label])?;
             registry.register(Box::new(metric.clone()))?;
@@ -103,6 +112,12 @@ impl Metrics {
                 &["reason"],
             )?,
             snapshots: counter("vski_snapshots_total", "Snapshots made for replicas.", &["db"])?,
+            replica_behind: gauges("vski_replica_entries_behind", "Entries that a replica lacks.", &["replica", "db"])?,
+            replica_verdict: gauges(
+                "vski_replica_verdict",
+                "1 for what to make of a replica.",
+                &["replica", "db", "verdict"],
+            )?,
             log_version: gauge("vski_log_version", "Version of the last entry of the log.")?,
             log_oldest: gauge("vski_log_oldest_version", "Version of the oldest entry that the log keeps.")?,
             log_bytes: gauge("vski_log_bytes", "Payload bytes of the entries that the log keeps.")?,
@@ -123,6 +138,7 @@ impl Metrics {
             )?,
             changeset: histogram("vski_changeset_bytes", "Size of a transaction's changeset.", "db", &BYTES)?,
             agent: OnceLock::new(),
+            observing: Mutex::default(),
             registry,
         })
     }
@@ -141,6 +157,20 @@ impl Metrics {
             commit_seconds: self.commit.with_label_values(&[db]),
             capture_seconds: self.capture.with_label_values(&[db]),
             changeset_bytes: self.changeset.with_label_values(&[db]),
+        }
+    }
+
+    /// Tells of these replicas and of no others.
+    pub fn observe_replicas(&self, rows: &[ReplicaRow]) {
+        let _alone = self.observing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.replica_behind.reset();
+        self.replica_verdict.reset();
+        for row in rows {
+            let (replica, db) = (row.replica.as_str(), row.db.as_str());
+            if let Some(behind) = row.entries_behind {
+                self.replica_behind.with_label_values(&[replica, db]).set(i64::try_from(behind).unwrap_or(i64::MAX));
+            }
+            self.replica_verdict.with_label_values(&[replica, db, row.verdict.name()]).set(1);
         }
     }
 

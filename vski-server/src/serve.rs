@@ -61,9 +61,10 @@ async fn run_master(config: Config, dir: DataDir, id: String, shutdown: Cancella
     );
     let pruning = Keeper::new(Arc::clone(&master), Arc::clone(&snapshots), config.retention);
     let pruning = tokio::spawn(pruning.keep(shutdown.clone()));
-    let replicas = Arc::new(Replicas::new(node).map_err(one_line)?);
+    let replicas = Arc::new(Replicas::new(node, config.retention, config.replica_forget_after).map_err(one_line)?);
     let keeper = tokio::spawn(Arc::clone(&replicas).keep(shutdown.clone()));
-    let app = app(&config, id, Databases::Master(Arc::clone(&master)), metrics, shutdown);
+    let mut app = app(&config, id, Databases::Master(Arc::clone(&master)), metrics, shutdown);
+    app.replicas = Some(Arc::clone(&replicas));
     let router =
         http::master_router(MasterState { app: app.clone(), master: Arc::clone(&master), snapshots, replicas });
 
@@ -133,7 +134,14 @@ fn app(config: &Config, id: String, databases: Databases, metrics: Arc<Metrics>,
         public_url: config.node.public_url.clone(),
         master_url: config.replica.as_ref().map(|replica| replica.sync.master_url.clone()),
     };
-    App { identity: Arc::new(identity), secrets: config.node.secrets.clone(), databases, metrics, shutdown }
+    App {
+        identity: Arc::new(identity),
+        secrets: config.node.secrets.clone(),
+        databases,
+        replicas: None,
+        metrics,
+        shutdown,
+    }
 }
 
 async fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {

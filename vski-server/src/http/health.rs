@@ -11,6 +11,7 @@ use vski_replication::{changelog, clock};
 
 use super::error::ApiError;
 use crate::app::{App, Databases};
+use crate::replication::verdict;
 
 /// `GET /health`, `/api/health`, `/livez`, `/readyz`, `/metrics`. HEAD works too.
 pub fn router() -> Router<App> {
@@ -90,6 +91,10 @@ async fn metrics(State(app): State<App>) -> Result<Response, ApiError> {
         for (metric, value) in metrics.into_iter().zip(log.await?) {
             metric.with_label_values(&[&name]).set(i64::try_from(value).unwrap_or(i64::MAX));
         }
+    }
+    if let (Databases::Master(master), Some(replicas)) = (&app.databases, &app.replicas) {
+        let rows = verdict::rows(master, replicas, clock::now_ms()).await?;
+        app.metrics.observe_replicas(&rows);
     }
     let text = app.metrics.encode().map_err(|error| {
         ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, format!("the metrics could not be encoded: {error}"))

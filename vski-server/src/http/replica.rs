@@ -16,8 +16,8 @@ use vski_replication::changelog::{self, Head, Standing};
 use vski_replication::entry::Entry;
 use vski_replication::names::{self, header, route};
 use vski_replication::position::{Chain, DatabaseId, Epoch, Position};
-use vski_replication::schema;
 use vski_replication::snapshot::Manifest;
+use vski_replication::{clock, schema};
 
 use super::error::ApiError;
 use super::extract::{Body, Params, Peer};
@@ -25,7 +25,7 @@ use super::state::MasterState;
 use crate::app::App;
 use crate::replication::replicas::Replicas;
 use crate::replication::snapshot::Snapshots;
-use crate::replication::status;
+use crate::replication::{status, verdict};
 use crate::store::master::Master;
 
 /// Longest a long poll waits, seconds.
@@ -42,13 +42,14 @@ pub fn read_router() -> Router<App> {
     Router::new().route(route::STATUS, get(status)).route(route::SCHEMA_SYNC, get(schema_sync))
 }
 
-/// `GET changeset`, `GET snapshot`, `GET snapshot/{id}`, `POST session`.
+/// `GET changeset`, `GET snapshot`, `GET snapshot/{id}`, `POST session`, `GET replicas`.
 pub fn master_router() -> Router<MasterState> {
     Router::new()
         .route(route::CHANGESET, get(changeset))
         .route(route::SNAPSHOT, get(snapshot))
         .route(&format!("{}/{{id}}", route::SNAPSHOT), get(snapshot_file))
         .route(route::SESSION, post(session))
+        .route(route::REPLICAS, get(list_replicas))
 }
 
 #[derive(Deserialize)]
@@ -283,4 +284,14 @@ async fn session(
     master.database(&db)?;
     replicas.heard(&peer, &db, position);
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// For replicas and admins.
+async fn list_replicas(
+    State(master): State<Arc<Master>>,
+    State(replicas): State<Arc<Replicas>>,
+    _peer: Peer,
+) -> Result<Json<Value>, ApiError> {
+    let rows = verdict::rows(&master, &replicas, clock::now_ms()).await?;
+    Ok(Json(json!({ "replicas": rows })))
 }

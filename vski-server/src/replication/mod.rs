@@ -9,5 +9,8 @@ pub mod snapshot;
 /// Pruning of the logs.
 pub mod retention;
 
+/// How each replica is doing.
+pub mod verdict;
+
 /// The replicas that were heard of.
 pub mod replicas;

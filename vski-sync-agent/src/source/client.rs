@@ -79,6 +79,7 @@ impl Source {
             .bearer_auth(token)
             .header(header::REPLICA_ID, node_id)
             .header(header::REPLICA_BOOT_ID, boot_id)
+            .header(header::VERSION, env!("CARGO_PKG_VERSION"))
             .headers(trace_headers());
         if let Some(url) = public_url {
             request = request.header(header::REPLICA_PUBLIC_URL, url);
