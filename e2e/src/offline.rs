@@ -4,8 +4,8 @@
 use std::fs::File;
 use std::path::Path;
 
-use anyhow::{Context, Result};
-use rusqlite::params;
+use anyhow::{Context, Result, ensure};
+use vski_replication::changelog::Cut;
 use vski_replication::entry::{EpochChange, EpochReason, Kind};
 use vski_replication::position::{Epoch, EpochId, Position};
 use vski_replication::{changelog, connection};
@@ -49,24 +49,11 @@ pub fn cut_log(file: &Path) -> Result<Position> {
     let mut conn = connection::writer(file)?;
     let transaction = conn.transaction()?;
     let head = changelog::head(&transaction)?.position;
-    let last = changelog::entry(&transaction, head.version - 1)?.context("a log of two entries or more")?;
-    let version = i64::try_from(last.version)?;
-    transaction.execute(
-        "UPDATE _vski_base SET generation = ?1, epoch = ?2, version = ?3, chain = ?4, schema_hash = ?5,
-         committed_ms = ?6, schema_version = schema_version
-             + (SELECT count(*) FROM _vski_changelog WHERE kind = 'schema' AND version <= ?3)",
-        params![
-            i64::try_from(last.epoch.generation)?,
-            last.epoch.id.0,
-            version,
-            last.chain.0,
-            last.schema_hash.0,
-            last.committed_ms
-        ],
-    )?;
-    transaction.execute("DELETE FROM _vski_changelog WHERE version <= ?1", [version])?;
+    ensure!(head.version > 1, "a log of two entries or more");
+    while changelog::prune(&transaction, Cut { before_ms: i64::MAX, excess_bytes: 0, up_to: u64::MAX })?.more {}
+    let base = changelog::base(&transaction)?.position;
     transaction.commit()?;
-    Ok(last.position())
+    Ok(base)
 }
 
 /// Where a database's log ends; also for running nodes.

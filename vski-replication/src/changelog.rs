@@ -11,6 +11,12 @@ use crate::position::{Chain, DatabaseId, Epoch, EpochId, ParseError, Position, S
 use crate::schema::Object;
 use crate::{chain, clock};
 
+mod prune;
+
+pub use prune::{
+    Cut, LogSize, Pruned, Retention, STEP_BYTES, STEP_ENTRIES, bytes_after, exceeds, prune, replace, upgrade,
+};
+
 /// The layout of our own tables. A database with another one is refused.
 const FORMAT: i64 = 1;
 
@@ -28,7 +34,9 @@ const TABLES: &str = "
         chain BLOB NOT NULL,
         schema_hash BLOB NOT NULL,
         schema_version INTEGER NOT NULL,
-        committed_ms INTEGER NOT NULL
+        committed_ms INTEGER NOT NULL,
+        objects TEXT,
+        pruned_bytes INTEGER NOT NULL DEFAULT 0
     );
     CREATE TABLE _vski_changelog (
         version INTEGER PRIMARY KEY,
@@ -105,10 +113,13 @@ pub fn create(conn: &Connection, id: DatabaseId) -> Result<Head, LogError> {
     conn.execute_batch(TABLES)?;
     conn.execute("INSERT INTO _vski_meta VALUES (1, ?1, ?2)", params![FORMAT, id.0])?;
     let (epoch, chain) = (Epoch { generation: 1, id: EpochId::random() }, chain::genesis(id));
-    let (schema_hash, committed_ms) = (crate::schema::hash(conn)?, clock::now_ms());
+    let (objects, committed_ms) = (crate::schema::objects(conn)?, clock::now_ms());
+    let schema_hash = crate::schema::hash_objects(&objects);
+    let objects = serde_json::to_string(&objects).expect("strings always serialise");
     conn.execute(
-        "INSERT INTO _vski_base VALUES (1, ?1, ?2, 0, ?3, ?4, 0, ?5)",
-        params![signed(epoch.generation), epoch.id.0, chain.0, schema_hash.0, committed_ms],
+        "INSERT INTO _vski_base (one, generation, epoch, version, chain, schema_hash, schema_version, committed_ms, objects)
+         VALUES (1, ?1, ?2, 0, ?3, ?4, 0, ?5, ?6)",
+        params![signed(epoch.generation), epoch.id.0, chain.0, schema_hash.0, committed_ms, objects],
     )?;
     Ok(Head { position: Position { epoch, version: 0, chain }, schema_hash, committed_ms })
 }
@@ -195,26 +206,6 @@ pub fn read_after(conn: &Connection, version: u64, max_bytes: usize) -> Result<V
     Ok(entries)
 }
 
-/// Forgets all entries and stands at `head`: what this log said before is no part of the master's history.
-pub fn replace(conn: &Connection, head: &Head, schema_version: u64) -> Result<(), LogError> {
-    conn.execute("DELETE FROM _vski_changelog", [])?;
-    let Position { epoch, version, chain } = head.position;
-    conn.execute(
-        "UPDATE _vski_base SET generation = ?1, epoch = ?2, version = ?3, chain = ?4, schema_hash = ?5,
-         schema_version = ?6, committed_ms = ?7",
-        params![
-            signed(epoch.generation),
-            epoch.id.0,
-            signed(version),
-            chain.0,
-            head.schema_hash.0,
-            signed(schema_version),
-            head.committed_ms,
-        ],
-    )?;
-    Ok(())
-}
-
 /// The stored entry with this version.
 pub fn entry(conn: &Connection, version: u64) -> Result<Option<Entry>, LogError> {
     let sql = format!("SELECT {ENTRY_COLUMNS} FROM _vski_changelog WHERE version = ?1");
@@ -288,6 +279,12 @@ pub fn contains(conn: &Connection, epoch: Epoch, version: u64) -> Result<Contain
     Ok(if wrote == Some(epoch) { Contains::Yes } else { Contains::No })
 }
 
+/// When the stored entry with this version was committed, ms since 1970.
+pub fn committed_ms(conn: &Connection, version: u64) -> Result<Option<i64>, LogError> {
+    let mut statement = conn.prepare_cached("SELECT committed_ms FROM _vski_changelog WHERE version = ?1")?;
+    Ok(statement.query_row([signed(version)], |row| row.get(0)).optional()?)
+}
+
 /// The last position of ours below the peer's that the peer's epoch, or an older one, wrote.
 fn common(conn: &Connection, base: Position, peer: Position) -> Result<Position, LogError> {
     let mut statement = conn.prepare_cached(
@@ -302,15 +299,25 @@ fn common(conn: &Connection, base: Position, peer: Position) -> Result<Position,
     }
 }
 
-/// The schema in force at `version`: that of the last schema entry up to it. `None` below the first stored one.
+/// The schema in force at `version`: that of the last schema entry up to it, else that of the base. `None` below the
+/// base, and where the base does not tell it.
 pub fn schema_at(conn: &Connection, version: u64) -> Result<Option<Vec<Object>>, LogError> {
     let mut statement =
         conn.prepare_cached("SELECT max(version) FROM _vski_changelog WHERE kind = 'schema' AND version <= ?1")?;
     let at: Option<i64> = statement.query_row([signed(version)], |row| row.get(0))?;
-    let Some(at) = at else { return Ok(None) };
+    let Some(at) = at else { return base_schema(conn, version) };
     let Some(entry) = entry(conn, unsigned(at)?)? else { return Ok(None) };
     let (change, _) = entry.schema_change().map_err(|error| LogError::Damaged(error.to_string()))?;
     Ok(Some(change.objects))
+}
+
+fn base_schema(conn: &Connection, version: u64) -> Result<Option<Vec<Object>>, LogError> {
+    if !prune::has_objects(conn)? {
+        return Ok(None);
+    }
+    let mut statement = conn.prepare_cached("SELECT objects FROM _vski_base WHERE version <= ?1")?;
+    let objects: Option<Option<String>> = statement.query_row([signed(version)], |row| row.get(0)).optional()?;
+    objects.flatten().map(|json| serde_json::from_str(&json).map_err(damaged)).transpose()
 }
 
 fn head_row(row: &Row<'_>) -> Result<Head, LogError> {
@@ -410,8 +417,7 @@ mod tests {
     fn a_peer_below_the_base_is_told_so() {
         let (conn, positions) = log(5);
         let base = positions[2];
-        conn.execute_batch("DELETE FROM _vski_changelog WHERE version <= 2").unwrap();
-        conn.execute("UPDATE _vski_base SET version = 2, chain = ?1", [base.chain.0]).unwrap();
+        prune(&conn, Cut { before_ms: i64::MAX, excess_bytes: 0, up_to: 2 }).unwrap();
         assert_eq!(standing(&conn, positions[1]).unwrap(), Standing::BelowBase { base });
         assert_eq!(standing(&conn, base).unwrap(), Standing::Behind);
     }

@@ -38,6 +38,8 @@ pub mod route {
     pub const SNAPSHOT: &str = "/api/replica/snapshot";
     /// A replica reports the position it starts from. `POST {db, position}`.
     pub const SESSION: &str = "/api/replica/session";
+    /// The replicas that the master has heard of.
+    pub const REPLICAS: &str = "/api/replica/replicas";
     /// On a replica: sync now. `POST`.
     pub const SYNC: &str = "/api/replica/sync";
 }
@@ -52,6 +54,8 @@ pub mod header {
     pub const REPLICA_PUBLIC_URL: &str = "x-replica-public-url";
     /// A random id per process start: two processes under one node id show by it.
     pub const REPLICA_BOOT_ID: &str = "x-replica-boot-id";
+    /// The version of the calling node's program.
+    pub const VERSION: &str = "x-vski-version";
     /// The master's address, on a replica's responses.
     pub const MASTER_URL: &str = "x-master-url";
     /// The database a request is about.

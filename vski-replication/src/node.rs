@@ -32,6 +32,7 @@ const TABLES: &str = "
         last_contact_ms INTEGER NOT NULL,
         public_url TEXT,
         boot_id TEXT,
+        version TEXT,
         PRIMARY KEY (replica, db)
     );
     -- A table of its own, so that programs of before and after it can use each other's files.
@@ -196,6 +197,8 @@ pub struct ReplicaSeen {
     pub public_url: Option<String>,
     /// Its process.
     pub boot_id: Option<String>,
+    /// The version of its program.
+    pub version: Option<String>,
 }
 
 /// node.db, opened for reading or writing.
@@ -208,6 +211,15 @@ impl NodeDb {
     pub fn open(dir: &DataDir) -> rusqlite::Result<Self> {
         let conn = connection::writer(&path(dir))?;
         conn.execute_batch(TABLES)?;
+        let has_version: bool = conn.query_row(
+            "SELECT EXISTS (SELECT 1 FROM pragma_table_info('replicas') WHERE name = 'version')",
+            [],
+            |row| row.get(0),
+        )?;
+        if !has_version {
+            // A file from before replicas told their version.
+            conn.execute_batch("ALTER TABLE replicas ADD COLUMN version TEXT")?;
+        }
         Ok(Self { conn })
     }
 
@@ -288,24 +300,31 @@ impl NodeDb {
     pub fn set_replicas(&mut self, seen: &[ReplicaSeen]) -> rusqlite::Result<()> {
         let transaction = self.conn.transaction()?;
         for seen in seen {
-            transaction.prepare_cached("INSERT OR REPLACE INTO replicas VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?.execute(
-                params![
+            transaction
+                .prepare_cached("INSERT OR REPLACE INTO replicas VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?
+                .execute(params![
                     seen.replica,
                     seen.db,
                     seen.position.to_string(),
                     seen.last_contact_ms,
                     seen.public_url,
                     seen.boot_id,
-                ],
-            )?;
+                    seen.version,
+                ])?;
         }
         transaction.commit()
     }
 
-    /// All replicas ever seen, by id and database.
+    /// Forgets replicas' copies that were not heard of since `before_ms`.
+    pub fn forget_replicas(&self, before_ms: i64) -> rusqlite::Result<()> {
+        self.conn.execute("DELETE FROM replicas WHERE last_contact_ms < ?1", [before_ms])?;
+        Ok(())
+    }
+
+    /// All replicas that were seen and not forgotten, by id and database.
     pub fn replicas(&self) -> rusqlite::Result<Vec<ReplicaSeen>> {
         let mut statement = self.conn.prepare_cached(
-            "SELECT replica, db, position, last_contact_ms, public_url, boot_id FROM replicas ORDER BY replica, db",
+            "SELECT replica, db, position, last_contact_ms, public_url, boot_id, version FROM replicas ORDER BY replica, db",
         )?;
         let rows = statement.query_map([], |row| {
             Ok(ReplicaSeen {
@@ -315,6 +334,7 @@ impl NodeDb {
                 last_contact_ms: row.get(3)?,
                 public_url: row.get(4)?,
                 boot_id: row.get(5)?,
+                version: row.get(6)?,
             })
         })?;
         rows.collect()

@@ -12,7 +12,6 @@ use rusqlite::types::{Value, ValueRef};
 use rusqlite::{Connection, Row, params_from_iter};
 use serde::{Deserialize, Serialize};
 
-use crate::changelog::Head;
 use crate::position::{DatabaseId, Position, SchemaHash};
 use crate::schema::Object;
 use crate::schema::sql::quote_name;
@@ -110,12 +109,6 @@ pub struct Overview {
 }
 
 impl Overview {
-    /// The end of the log at the snapshot.
-    #[must_use]
-    pub fn head(&self) -> Head {
-        Head { position: self.position, schema_hash: self.schema_hash, committed_ms: self.committed_ms }
-    }
-
     /// Fills in the digest, once the rest is complete.
     #[must_use]
     pub fn sealed(mut self) -> Self {

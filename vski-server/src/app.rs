@@ -9,6 +9,7 @@ use vski_replication::token::{Audience, Bearer, Claims, Secrets, TokenError};
 
 use crate::config::Freshness;
 use crate::metrics::Metrics;
+use crate::replication::replicas::Replicas;
 use crate::store::admins::{self, Admin};
 use crate::store::error::StoreError;
 use crate::store::master::Master;
@@ -48,6 +49,8 @@ pub struct App {
     pub databases: Databases,
     /// How stale its reads may be.
     pub freshness: Freshness,
+    /// The replicas that were heard of; on a master.
+    pub replicas: Option<Arc<Replicas>>,
     /// What it counts.
     pub metrics: Arc<Metrics>,
     /// Cancelled when the process is asked to end: long polls answer at once.

@@ -2,10 +2,12 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use vski_replication::changelog::Retention;
 use vski_replication::node::Role;
-use vski_sync_agent::config::{ConfigError, NodeArgs, NodeConfig, SyncArgs, SyncConfig};
+use vski_sync_agent::config::{ConfigError, NodeArgs, NodeConfig, RetentionArgs, SyncArgs, SyncConfig, age};
 
 /// Spans of time in settings and parameters.
 pub mod duration;
@@ -54,6 +56,11 @@ pub struct ServeArgs {
     pub sync: SyncArgs,
     #[command(flatten)]
     pub freshness: Freshness,
+    #[command(flatten)]
+    pub retention: RetentionArgs,
+    /// On a master: a replica that was not heard of for this long is forgotten: 30m, 24h, 7d
+    #[arg(long, env = "REPLICA_FORGET_AFTER", default_value = "168h", value_parser = age)]
+    pub replica_forget_after: Duration,
     /// Admin to create on a master if there is none with this address; never changed afterwards
     #[arg(long, env = "ADMIN_EMAIL")]
     pub admin_email: Option<String>,
@@ -88,6 +95,8 @@ pub struct Config {
     pub replica: Option<ReplicaConfig>,
     pub freshness: Freshness,
     pub first_admin: Option<FirstAdmin>,
+    pub retention: Retention,
+    pub replica_forget_after: Duration,
 }
 
 impl Config {
@@ -109,7 +118,15 @@ impl ServeArgs {
             }
         };
         let listen = SocketAddr::new(self.host, self.port);
-        Ok(Config { node, listen, replica, freshness: self.freshness, first_admin: self.first_admin()? })
+        Ok(Config {
+            node,
+            listen,
+            replica,
+            freshness: self.freshness,
+            first_admin: self.first_admin()?,
+            retention: self.retention.resolve(),
+            replica_forget_after: self.replica_forget_after,
+        })
     }
 
     fn first_admin(&self) -> Result<Option<FirstAdmin>, String> {

@@ -1,12 +1,15 @@
 //! The server's metrics, prefix `vski_`. docs/OPERATIONS.md lists every one; a test compares.
 
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
+use prometheus::core::Collector;
 use prometheus::{
     Encoder, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry,
     TextEncoder,
 };
 use vski_sync_agent::metrics::AgentMetrics;
+
+use crate::replication::verdict::ReplicaRow;
 
 /// Seconds, from a commit on a fast disk to a bad day.
 const SECONDS: [f64; 14] =
@@ -31,8 +34,16 @@ pub struct Metrics {
     pub replica_auth_failures: IntCounterVec,
     /// Snapshots made, by database.
     pub snapshots: IntCounterVec,
+    /// Entries that each replica lacks, by replica and database.
+    pub replica_behind: IntGaugeVec,
+    /// 1 for what to make of each replica, by replica, database and verdict.
+    pub replica_verdict: IntGaugeVec,
     /// Version of the log's head, by database.
     pub log_version: IntGaugeVec,
+    /// Version of the oldest entry that the log keeps, by database.
+    pub log_oldest: IntGaugeVec,
+    /// Payload bytes of the entries that the log keeps, by database.
+    pub log_bytes: IntGaugeVec,
     /// Bytes of the write-ahead log on disk, by database.
     pub wal_bytes: IntGaugeVec,
     /// Lag of each database, on a replica, as of the last scrape.
@@ -43,6 +54,8 @@ pub struct Metrics {
     pub min_position_timeouts: IntCounter,
     /// The embedded agent's, on a replica that has one.
     agent: OnceLock<AgentMetrics>,
+    /// One scrape at a time replaces the replicas' series.
+    observing: Mutex<()>,
     queue: HistogramVec,
     batch: HistogramVec,
     commit: HistogramVec,
@@ -65,74 +78,107 @@ pub struct WriterMetrics {
     pub changeset_bytes: Histogram,
 }
 
+/// Makes metrics and registers them.
+struct Maker<'a>(&'a Registry);
+
+impl Maker<'_> {
+    fn counter(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec, prometheus::Error> {
+        self.register(IntCounterVec::new(Opts::new(name, help), labels)?)
+    }
+
+    fn gauge(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntGaugeVec, prometheus::Error> {
+        self.register(IntGaugeVec::new(Opts::new(name, help), labels)?)
+    }
+
+    fn seconds(&self, name: &str, help: &str, labels: &[&str]) -> Result<GaugeVec, prometheus::Error> {
+        self.register(GaugeVec::new(Opts::new(name, help), labels)?)
+    }
+
+    fn histogram(
+        &self,
+        name: &str,
+        help: &str,
+        label: &str,
+        buckets: &[f64],
+    ) -> Result<HistogramVec, prometheus::Error> {
+        self.register(HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), &[label])?)
+    }
+
+    fn register<M: Collector + Clone + 'static>(&self, metric: M) -> Result<M, prometheus::Error> {
+        self.0.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    }
+}
+
 impl Metrics {
     /// Registers all metrics in a registry of their own.
     pub fn new() -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
-        let build =
-            IntGaugeVec::new(Opts::new("vski_build_info", "1, with the version of this program."), &["version"])?;
-        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
-        registry.register(Box::new(build))?;
-        let replica_lag = GaugeVec::new(
-            Opts::new("vski_replica_lag_seconds", "Time since this replica was last known to equal its master."),
-            &["db"],
-        )?;
-        registry.register(Box::new(replica_lag.clone()))?;
+        let make = Maker(&registry);
+        make.gauge("vski_build_info", "1, with the version of this program.", &["version"])?
+            .with_label_values(&[env!("CARGO_PKG_VERSION")])
+            .set(1);
         let (min_position_wait, min_position_timeouts) = min_position(&registry)?;
-        let counter = |name: &str, help: &str, labels: &[&str]| -> Result<_, prometheus::Error> {
-            let metric = IntCounterVec::new(Opts::new(name, help), labels)?;
-            registry.register(Box::new(metric.clone()))?;
-            Ok(metric)
-        };
-        let gauge = |name: &str, help: &str| -> Result<_, prometheus::Error> {
-            let metric = IntGaugeVec::new(Opts::new(name, help), &["db"])?;
-            registry.register(Box::new(metric.clone()))?;
-            Ok(metric)
-        };
-        let histogram = |name: &str, help: &str, label: &str, buckets: &[f64]| -> Result<_, prometheus::Error> {
-            let metric = HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), &[label])?;
-            registry.register(Box::new(metric.clone()))?;
-            Ok(metric)
-        };
         Ok(Self {
-            http_requests: counter(
+            http_requests: make.counter(
                 "vski_http_requests_total",
                 "HTTP requests answered.",
                 &["method", "route", "status"],
             )?,
-            http_seconds: histogram(
+            http_seconds: make.histogram(
                 "vski_http_request_seconds",
                 "Duration of HTTP requests, long polls included.",
                 "route",
                 &SECONDS,
             )?,
-            replica_auth_failures: counter(
+            replica_auth_failures: make.counter(
                 "vski_replica_auth_failures_total",
                 "Replication calls refused for their token.",
                 &["reason"],
             )?,
-            snapshots: counter("vski_snapshots_total", "Snapshots made for replicas.", &["db"])?,
-            log_version: gauge("vski_log_version", "Version of the last entry of the log.")?,
-            wal_bytes: gauge("vski_wal_bytes", "Size of the write-ahead log on disk.")?,
-            replica_lag,
+            snapshots: make.counter("vski_snapshots_total", "Snapshots made for replicas.", &["db"])?,
+            replica_behind: make.gauge(
+                "vski_replica_entries_behind",
+                "Entries that a replica lacks.",
+                &["replica", "db"],
+            )?,
+            replica_verdict: make.gauge(
+                "vski_replica_verdict",
+                "1 for what to make of a replica.",
+                &["replica", "db", "verdict"],
+            )?,
+            log_version: make.gauge("vski_log_version", "Version of the last entry of the log.", &["db"])?,
+            log_oldest: make.gauge(
+                "vski_log_oldest_version",
+                "Version of the oldest entry that the log keeps.",
+                &["db"],
+            )?,
+            log_bytes: make.gauge("vski_log_bytes", "Payload bytes of the entries that the log keeps.", &["db"])?,
+            wal_bytes: make.gauge("vski_wal_bytes", "Size of the write-ahead log on disk.", &["db"])?,
+            replica_lag: make.seconds(
+                "vski_replica_lag_seconds",
+                "Time since this replica was last known to equal its master.",
+                &["db"],
+            )?,
             min_position_wait,
             min_position_timeouts,
-            queue: histogram(
+            queue: make.histogram(
                 "vski_writer_queue_requests",
                 "Requests still waiting when a batch is taken.",
                 "db",
                 &REQUESTS,
             )?,
-            batch: histogram("vski_writer_batch_requests", "Requests per transaction.", "db", &REQUESTS)?,
-            commit: histogram("vski_commit_seconds", "Duration of COMMIT, fsync included.", "db", &SECONDS)?,
-            capture: histogram(
+            batch: make.histogram("vski_writer_batch_requests", "Requests per transaction.", "db", &REQUESTS)?,
+            commit: make.histogram("vski_commit_seconds", "Duration of COMMIT, fsync included.", "db", &SECONDS)?,
+            capture: make.histogram(
                 "vski_capture_seconds",
                 "Duration of building a transaction's changeset.",
                 "db",
                 &SECONDS,
             )?,
-            changeset: histogram("vski_changeset_bytes", "Size of a transaction's changeset.", "db", &BYTES)?,
+            changeset: make.histogram("vski_changeset_bytes", "Size of a transaction's changeset.", "db", &BYTES)?,
             agent: OnceLock::new(),
+            observing: Mutex::default(),
             registry,
         })
     }
@@ -151,6 +197,20 @@ impl Metrics {
             commit_seconds: self.commit.with_label_values(&[db]),
             capture_seconds: self.capture.with_label_values(&[db]),
             changeset_bytes: self.changeset.with_label_values(&[db]),
+        }
+    }
+
+    /// Tells of these replicas and of no others.
+    pub fn observe_replicas(&self, rows: &[ReplicaRow]) {
+        let _alone = self.observing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.replica_behind.reset();
+        self.replica_verdict.reset();
+        for row in rows {
+            let (replica, db) = (row.replica.as_str(), row.db.as_str());
+            if let Some(behind) = row.entries_behind {
+                self.replica_behind.with_label_values(&[replica, db]).set(i64::try_from(behind).unwrap_or(i64::MAX));
+            }
+            self.replica_verdict.with_label_values(&[replica, db, row.verdict.name()]).set(1);
         }
     }
 

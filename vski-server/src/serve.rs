@@ -22,6 +22,7 @@ use crate::http::{self, auth};
 use crate::metrics::Metrics;
 use crate::replication::compare::Compare;
 use crate::replication::replicas::Replicas;
+use crate::replication::retention::Keeper;
 use crate::replication::snapshot::Snapshots;
 use crate::store::admins;
 use crate::store::error::StoreError;
@@ -59,15 +60,19 @@ async fn run_master(config: Config, dir: DataDir, id: String, shutdown: Cancella
     let snapshots = Arc::new(
         Snapshots::new(&dir, &metrics).map_err(|error| format!("clear {}: {error}", dir.snapshots().display()))?,
     );
-    let replicas = Arc::new(Replicas::new(node).map_err(one_line)?);
+    let pruning = Keeper::new(Arc::clone(&master), Arc::clone(&snapshots), config.retention);
+    let pruning = tokio::spawn(pruning.keep(shutdown.clone()));
+    let replicas = Arc::new(Replicas::new(node, config.retention, config.replica_forget_after).map_err(one_line)?);
     let keeper = tokio::spawn(Arc::clone(&replicas).keep(shutdown.clone()));
-    let app = app(&config, id, Databases::Master(Arc::clone(&master)), metrics, shutdown);
+    let mut app = app(&config, id, Databases::Master(Arc::clone(&master)), metrics, shutdown);
+    app.replicas = Some(Arc::clone(&replicas));
     let compare = Arc::new(Compare::new(&snapshots));
     let state = MasterState { app: app.clone(), master: Arc::clone(&master), snapshots, compare, replicas };
     let router = http::master_router(state);
 
     lock.set_admin(announce(&app, &listener)?).map_err(one_line)?;
     serve(listener, router, &app.shutdown).await?;
+    let _ = pruning.await;
     let closed = tokio::time::timeout(DRAIN_LIMIT, tokio::task::spawn_blocking(move || master.close())).await;
     if closed.is_err() {
         tracing::warn!("requests were still writing when the drain limit was reached; they were not answered");
@@ -109,10 +114,9 @@ async fn run_replica(
     let agent = match claimed {
         Some((lock, node)) => {
             let metrics = app.metrics.with_agent().map_err(one_line)?;
-            let (node_config, sync_config) = (config.node, replica.sync);
-            let agent =
-                Supervisor::start(AgentConfig { dir, lock, node, node_id: id, node_config, sync_config, metrics });
-            let agent = agent.map_err(one_line)?;
+            let (node_config, sync_config, retention) = (config.node, replica.sync, config.retention);
+            let agent = AgentConfig { dir, lock, node, node_id: id, node_config, sync_config, retention, metrics };
+            let agent = Supervisor::start(agent).map_err(one_line)?;
             agent.set_admin(address).map_err(one_line)?;
             Some(agent)
         }
@@ -139,6 +143,7 @@ fn app(config: &Config, id: String, databases: Databases, metrics: Arc<Metrics>,
         secrets: config.node.secrets.clone(),
         databases,
         freshness: config.freshness,
+        replicas: None,
         metrics,
         shutdown,
     }

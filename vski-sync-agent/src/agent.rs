@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 use tokio::select;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use vski_replication::changelog::Retention;
+use vski_replication::clock;
 use vski_replication::datadir::DataDir;
 use vski_replication::position::{DatabaseId, Position, SchemaHash};
 use vski_replication::schema;
@@ -35,12 +37,16 @@ const STREAM_WAIT: Duration = Duration::from_secs(2);
 /// How often a database that the master's word has stopped is looked at again, unless an interval is set.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
 
+/// How often the local log is looked at for entries that are too old. One that grows too large is cut at once.
+const PRUNE_EVERY: Duration = Duration::from_secs(60);
+
 /// What all databases of a node share.
 pub(crate) struct Context {
     pub(crate) source: Source,
     pub(crate) dir: DataDir,
     pub(crate) board: Board,
     pub(crate) schedule: Schedule,
+    pub(crate) retention: Retention,
 }
 
 /// What the master's latest list says of a database.
@@ -108,6 +114,8 @@ pub(crate) struct Agent {
     state: State,
     /// Open from the first step with a file on, but for the time of a blocking call.
     copy: Option<LocalCopy>,
+    /// When the local log was last looked at for entries that are too old.
+    pruned: Option<Instant>,
     /// Requests that the step under way will answer.
     answering: Vec<Waiting>,
     /// The stop that was logged last, and whether the master's word alone may end it.
@@ -136,6 +144,7 @@ impl Agent {
             listing,
             state,
             copy: None,
+            pruned: None,
             answering: Vec::new(),
             stop: None,
             backoff: Backoff::default(),
@@ -216,6 +225,7 @@ impl Agent {
         self.backoff.reset();
         self.complaints.clear();
         self.stop = None;
+        self.prune().await?;
         if position.version < answer.head.version {
             self.publish(|state| (state.state, state.detail) = ("catch_up".to_owned(), None));
             return Ok(Event::Behind);
@@ -276,6 +286,26 @@ impl Agent {
             self.migrate(version, local, master).await?;
         }
         Ok(position)
+    }
+
+    /// Cuts the local log from below, when it is time to.
+    async fn prune(&mut self) -> Result<(), AgentError> {
+        let (due, retention) = (self.pruned.is_none_or(|at| at.elapsed() >= PRUNE_EVERY), self.context.retention);
+        let mut copy = self.copy.take().expect("the log is cut after a batch, with the copy open");
+        let (copy, pruned) = blocking::run(move || {
+            let pruned = copy.prune(retention, due, clock::now_ms());
+            (copy, pruned)
+        })
+        .await;
+        self.copy = Some(copy);
+        let pruned = pruned?;
+        if due {
+            self.pruned = Some(Instant::now());
+        }
+        if pruned.entries > 0 {
+            tracing::info!(db = self.db, entries = pruned.entries, bytes = pruned.bytes, "log pruned");
+        }
+        Ok(())
     }
 
     /// Brings the local schema to the master's before entry `version`.

@@ -7,7 +7,7 @@
 use std::path::Path;
 
 use rusqlite::{Connection, Transaction, TransactionBehavior};
-use vski_replication::changelog::{self, Head};
+use vski_replication::changelog::{self, Cut, Head, LogSize, Pruned, Retention};
 use vski_replication::entry::{Entry, EpochReason, Kind};
 use vski_replication::position::{DatabaseId, Position, SchemaHash};
 use vski_replication::schema::diff::{self, MigrateError};
@@ -29,7 +29,12 @@ pub struct LocalCopy {
     /// The schema's hash and the `PRAGMA schema_version` it was computed at; changed only after a commit, because a
     /// rollback takes the pragma's number back, and another schema may use it next.
     schema: (i64, SchemaHash),
+    /// How much history there is.
+    size: LogSize,
 }
+
+/// Steps of pruning between two batches: the next batch must not wait long.
+const PRUNE_STEPS: usize = 8;
 
 /// How far a batch got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,9 +58,10 @@ impl LocalCopy {
         // Only reading at first: a writer would create a missing file and switch a stranger's one to WAL.
         changelog::database_id(&connection::reader(path)?)?;
         let conn = connection::applier(path)?;
+        changelog::upgrade(&conn)?;
         let (database_id, head) = (changelog::database_id(&conn)?, changelog::head(&conn)?);
         let schema = (schema_cookie(&conn)?, schema::hash(&conn)?);
-        Ok(Self { db: db.to_owned(), conn, database_id, head, schema })
+        Ok(Self { db: db.to_owned(), conn, database_id, head, schema, size: LogSize::default() })
     }
 
     /// Whose copy this is.
@@ -95,6 +101,28 @@ impl LocalCopy {
         transaction.commit()?;
         self.schema = schema;
         Ok(())
+    }
+
+    /// Removes what the log has too much of, in bounded steps, as many as one pause between batches may hold.
+    /// Without `by_age` only once the log is a tenth larger than it may be.
+    pub(crate) fn prune(&mut self, retention: Retention, by_age: bool, now_ms: i64) -> Result<Pruned, AgentError> {
+        let mut total = Pruned::default();
+        for _ in 0..PRUNE_STEPS {
+            let bytes = self.size.refresh(&self.conn)?;
+            if !by_age && bytes <= retention.max_bytes.saturating_add(retention.max_bytes / 10) {
+                break;
+            }
+            let transaction = Transaction::new_unchecked(&self.conn, TransactionBehavior::Immediate)?;
+            let step = changelog::prune(&transaction, Cut::of(retention, bytes, now_ms))?;
+            fault::point("prune:before-commit");
+            transaction.commit()?;
+            (total.entries, total.bytes, total.more) =
+                (total.entries + step.entries, total.bytes + step.bytes, step.more);
+            if !step.more {
+                break;
+            }
+        }
+        Ok(total)
     }
 
     fn transaction(&mut self, entries: &[Entry]) -> Result<Applied, AgentError> {

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 
-use crate::config::{NodeArgs, SyncArgs};
+use crate::config::{NodeArgs, RetentionArgs, SyncArgs};
 
 mod run;
 mod status;
@@ -34,6 +34,8 @@ pub struct RunArgs {
     pub(crate) node: NodeArgs,
     #[command(flatten)]
     pub(crate) sync: SyncArgs,
+    #[command(flatten)]
+    pub(crate) retention: RetentionArgs,
     /// Address to listen on for probes, metrics and sync requests
     #[arg(long, env = "AGENT_ADDR", default_value = "0.0.0.0:9301")]
     pub(crate) agent_addr: String,
@@ -46,6 +48,8 @@ pub struct SyncNowArgs {
     pub(crate) node: NodeArgs,
     #[command(flatten)]
     pub(crate) sync: SyncArgs,
+    #[command(flatten)]
+    pub(crate) retention: RetentionArgs,
 }
 
 /// Settings of `status`.

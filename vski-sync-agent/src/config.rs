@@ -14,8 +14,10 @@ use vski_replication::token::{MIN_SECRET_CHARS, Secrets};
 use vski_replication::{datadir, names};
 
 mod exit;
+mod retention;
 
 pub use exit::parse_or_exit;
+pub use retention::{RetentionArgs, age};
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]

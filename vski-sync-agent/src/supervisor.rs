@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use vski_replication::changelog::Retention;
 use vski_replication::datadir::{DataDir, DataDirError, DirLock};
 use vski_replication::names;
 use vski_replication::node::{DatabaseState, NodeDb};
@@ -58,6 +59,8 @@ pub struct AgentConfig {
     pub node_config: NodeConfig,
     /// The replica's settings.
     pub sync_config: SyncConfig,
+    /// How much history to keep.
+    pub retention: Retention,
     /// Where to count.
     pub metrics: AgentMetrics,
 }
@@ -105,12 +108,12 @@ pub struct Supervisor {
 impl Supervisor {
     /// Starts it on the current tokio runtime. The databases that are here are opened at once, without the master.
     pub fn start(config: AgentConfig) -> Result<AgentHandle, StartError> {
-        let AgentConfig { dir, lock, node, node_id, node_config, sync_config, metrics } = config;
+        let AgentConfig { dir, lock, node, node_id, node_config, sync_config, retention, metrics } = config;
         let identity = Identity::new(node_config.secrets, node_id, node_config.public_url);
         let source = Source::new(&sync_config, identity)?;
         let (rows, files) = (node.databases()?, dir.databases()?);
         let board = Board::new(NodeWriter::start(node)?, metrics);
-        let context = Arc::new(Context { source, dir, board, schedule: sync_config.schedule });
+        let context = Arc::new(Context { source, dir, board, schedule: sync_config.schedule, retention });
         let (shutdown, done) = (CancellationToken::new(), CancellationToken::new());
         let (sender, requests) = mpsc::channel(MAX_REQUESTS);
         let lock = Arc::new(Mutex::new(Some(lock)));

@@ -38,6 +38,12 @@ mod import;
 /// The REST API as clients see it.
 mod rest;
 
+/// Logs are pruned, and replicas that were away too long are told.
+mod retention;
+
+/// What a master tells of its replicas.
+mod replicas;
+
 /// docs/OPERATIONS.md lists the metrics that there are.
 mod metrics;
 

@@ -12,6 +12,9 @@ mod token;
 /// `import`.
 mod import;
 
+/// `replicas`.
+mod replicas;
+
 /// `demo`.
 mod demo;
 
@@ -44,6 +47,8 @@ enum Command {
     Token(token::TokenCommand),
     /// Import a file of records, one JSON object a line
     Import(import::ImportArgs),
+    /// Show the replicas that this master has heard of, and how they are doing
+    Replicas(replicas::ReplicasArgs),
     /// Start a master and replicas on this machine, with real data to try
     Demo(demo::DemoArgs),
     /// The sync agent: the same program as vski-sync-agent
@@ -59,6 +64,7 @@ pub fn main() -> ExitCode {
         Command::Admin(command) => report(admin::execute(command)),
         Command::Token(command) => report(token::execute(command)),
         Command::Import(args) => report(import::execute(&args)),
+        Command::Replicas(args) => report(replicas::execute(&args)),
         Command::Demo(args) => report(demo::execute(&args)),
         Command::Agent(command) => vski_sync_agent::cli::execute(command),
     }

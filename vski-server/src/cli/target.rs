@@ -6,15 +6,19 @@ use std::time::Duration;
 
 use reqwest::{Method, StatusCode};
 use serde_json::{Map, Value, json};
+use vski_replication::changelog::Retention;
+use vski_replication::clock;
 use vski_replication::datadir::{DataDir, DirLock, Holder};
-use vski_replication::names::header;
-use vski_replication::node::{self, Role};
+use vski_replication::names::{header, route};
+use vski_replication::node::{self, NodeDb, Role};
 use vski_replication::token::{Claims, Secrets};
 use vski_sync_agent::config::NodeConfig;
 
 use super::Failure;
 use crate::http::auth;
 use crate::metrics::Metrics;
+use crate::replication::replicas::Replicas;
+use crate::replication::verdict::{self, ReplicaRow};
 use crate::store::collections::{self, Collection, Wanted};
 use crate::store::error::StoreError;
 use crate::store::import;
@@ -142,6 +146,23 @@ impl Target {
                     StoreError::Line { line, message } => ChunkError::Line(line, message),
                     other => ChunkError::Chunk(other.describe()),
                 })
+            }
+        }
+    }
+
+    /// The replicas that this master has heard of. The limits are for a directory without a running master.
+    pub async fn replicas(&self, retention: Retention, forget_after: Duration) -> Result<Vec<ReplicaRow>, Failure> {
+        match self {
+            Self::Api(api) => {
+                let mut answer = api.call(Method::GET, route::REPLICAS, None, None).await?;
+                serde_json::from_value(answer["replicas"].take())
+                    .map_err(|error| Failure::work(format!("the node's answer is no list of replicas: {error}")))
+            }
+            Self::Directory { master, .. } => {
+                let node = NodeDb::open(master.dir()).map_err(Failure::setup)?;
+                let replicas = Replicas::new(node, retention, forget_after).map_err(Failure::setup)?;
+                let rows = verdict::rows(master, &replicas, clock::now_ms()).await;
+                rows.map_err(|error| Failure::work(error.describe()))
             }
         }
     }

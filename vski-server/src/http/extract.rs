@@ -105,6 +105,8 @@ pub struct Peer {
     pub public_url: Option<String>,
     /// Its process.
     pub boot_id: Option<String>,
+    /// The version of its program.
+    pub version: Option<String>,
 }
 
 impl Peer {
@@ -146,6 +148,7 @@ where
             is_admin,
             public_url: text_header(parts, names::header::REPLICA_PUBLIC_URL),
             boot_id: text_header(parts, names::header::REPLICA_BOOT_ID),
+            version: text_header(parts, names::header::VERSION),
         })
     }
 }
@@ -161,6 +164,10 @@ impl Calling for Peer {
 
     fn boot_id(&self) -> Option<&str> {
         self.boot_id.as_deref()
+    }
+
+    fn version(&self) -> Option<&str> {
+        self.version.as_deref()
     }
 }
 

@@ -9,13 +9,14 @@ use axum::routing::get;
 use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use vski_replication::clock;
 use vski_replication::node::{DatabaseState, MISSING_ON_MASTER};
+use vski_replication::{changelog, clock};
 
 use super::error::ApiError;
 use super::extract::Params;
 use crate::app::{App, Databases};
 use crate::config::duration;
+use crate::replication::verdict;
 
 /// `GET /health`, `/api/health`, `/livez`, `/readyz`, `/metrics`. HEAD works too.
 pub fn router() -> Router<App> {
@@ -113,9 +114,20 @@ async fn metrics(State(app): State<App>) -> Result<Response, ApiError> {
         wal.push("-wal");
         let bytes = std::fs::metadata(wal).map_or(0, |wal| wal.len());
         app.metrics.wal_bytes.with_label_values(&[&name]).set(i64::try_from(bytes).unwrap_or(i64::MAX));
-        let head = reader.read(|conn| Ok(vski_replication::changelog::head(conn)?)).await?;
-        let version = i64::try_from(head.position.version).unwrap_or(i64::MAX);
-        app.metrics.log_version.with_label_values(&[&name]).set(version);
+        let counting = reader.clone();
+        let log = reader.read(move |conn| {
+            let (base, head) = (changelog::base(conn)?.position.version, changelog::head(conn)?.position.version);
+            // A log without entries will begin with the one after its base.
+            Ok([head, base + 1, counting.log_bytes(conn)?])
+        });
+        let metrics = [&app.metrics.log_version, &app.metrics.log_oldest, &app.metrics.log_bytes];
+        for (metric, value) in metrics.into_iter().zip(log.await?) {
+            metric.with_label_values(&[&name]).set(i64::try_from(value).unwrap_or(i64::MAX));
+        }
+    }
+    if let (Databases::Master(master), Some(replicas)) = (&app.databases, &app.replicas) {
+        let rows = verdict::rows(master, replicas, clock::now_ms()).await?;
+        app.metrics.observe_replicas(&rows);
     }
     let text = app.metrics.encode().map_err(|error| {
         ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, format!("the metrics could not be encoded: {error}"))

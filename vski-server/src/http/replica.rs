@@ -16,8 +16,8 @@ use vski_replication::changelog::{self, Head, Standing};
 use vski_replication::entry::Entry;
 use vski_replication::names::{self, header, route};
 use vski_replication::position::{Chain, DatabaseId, Epoch, Position};
-use vski_replication::schema;
 use vski_replication::snapshot::Manifest;
+use vski_replication::{clock, schema};
 
 use super::error::ApiError;
 use super::extract::{Body, Params, Peer};
@@ -26,7 +26,7 @@ use super::state::MasterState;
 use crate::app::App;
 use crate::replication::replicas::Replicas;
 use crate::replication::snapshot::Snapshots;
-use crate::replication::status;
+use crate::replication::{status, verdict};
 use crate::store::master::Master;
 
 /// Longest a long poll waits, seconds.
@@ -46,13 +46,14 @@ pub fn read_router() -> Router<App> {
         .route_layer(middleware::from_fn(layers::tell_time))
 }
 
-/// `GET changeset`, `GET snapshot`, `GET snapshot/{id}`, `POST session`.
+/// `GET changeset`, `GET snapshot`, `GET snapshot/{id}`, `POST session`, `GET replicas`.
 pub fn master_router() -> Router<MasterState> {
     Router::new()
         .route(route::CHANGESET, get(changeset))
         .route(route::SNAPSHOT, get(snapshot))
         .route(&format!("{}/{{id}}", route::SNAPSHOT), get(snapshot_file))
         .route(route::SESSION, post(session))
+        .route(route::REPLICAS, get(list_replicas))
         .route_layer(middleware::from_fn(layers::tell_time))
 }
 
@@ -255,9 +256,15 @@ async fn snapshot_file(
     request: Request,
 ) -> Result<Response, ApiError> {
     peer.require_replica()?;
-    let path = snapshots
-        .renew(&id)
-        .ok_or_else(|| ApiError::not_found("this snapshot's lease has ended: ask for a new one"))?;
+    let Some(path) = snapshots.renew(&id) else {
+        return Err(if snapshots.is_broken(&id) {
+            let message =
+                "this snapshot's lease was broken, because the log grew too large meanwhile: ask for a new one";
+            ApiError::new(StatusCode::GONE, message)
+        } else {
+            ApiError::not_found("this snapshot's lease has ended: ask for a new one")
+        });
+    };
     let served = ServeFile::new(path).oneshot(request).await;
     let mut response = served.unwrap_or_else(|never| match never {}).map(axum::body::Body::new);
     if let Ok(etag) = HeaderValue::from_str(&format!("\"{id}\"")) {
@@ -290,4 +297,14 @@ async fn session(
     }
     replicas.heard(&peer, &db, position);
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// For replicas and admins.
+async fn list_replicas(
+    State(master): State<Arc<Master>>,
+    State(replicas): State<Arc<Replicas>>,
+    _peer: Peer,
+) -> Result<Json<Value>, ApiError> {
+    let rows = verdict::rows(&master, &replicas, clock::now_ms()).await?;
+    Ok(Json(json!({ "replicas": rows })))
 }

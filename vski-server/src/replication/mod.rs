@@ -7,6 +7,12 @@ pub mod status;
 /// Copies of databases for replicas that have none.
 pub mod snapshot;
 
+/// Pruning of the logs.
+pub mod retention;
+
+/// How each replica is doing.
+pub mod verdict;
+
 /// The replicas that were heard of.
 pub mod replicas;
 

@@ -4,7 +4,7 @@
 //! writers go on. One copy per database at a time, shared by all who ask; a copy stays while it is leased, and every
 //! request renews the lease.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -36,11 +36,18 @@ const FREE_MARGIN: u64 = 64 << 20;
 /// How far the write-ahead log may grow while a copy holds its read transaction, bytes.
 const WAL_LIMIT: u64 = 4 << 30;
 
+/// How many broken leases are remembered.
+const BROKEN_LIMIT: usize = 64;
+
 /// The copies on offer.
 pub struct Snapshots {
     dir: DataDir,
     metrics: Arc<Metrics>,
     leased: Mutex<HashMap<String, Leased>>,
+    /// By database, where the copy stands that is being made: nobody has its lease yet.
+    making: Mutex<HashMap<String, u64>>,
+    /// Copies whose leases were broken, the last ones: whoever asks for one is told so.
+    broken: Mutex<VecDeque<String>>,
     /// One at a time per database.
     taking: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
 }
@@ -57,8 +64,14 @@ impl Snapshots {
         for file in std::fs::read_dir(dir.snapshots())? {
             std::fs::remove_file(file?.path())?;
         }
-        let (leased, taking) = (Mutex::default(), Mutex::default());
-        Ok(Self { dir: dir.clone(), metrics: Arc::clone(metrics), leased, taking })
+        Ok(Self {
+            dir: dir.clone(),
+            metrics: Arc::clone(metrics),
+            leased: Mutex::default(),
+            making: Mutex::default(),
+            broken: Mutex::default(),
+            taking: Mutex::default(),
+        })
     }
 
     /// A recent copy that has at least the entries up to `version`, or a new one.
@@ -91,6 +104,45 @@ impl Snapshots {
         self.leased.lock().unwrap_or_else(PoisonError::into_inner).contains_key(id)
     }
 
+    /// Whether the lease of this copy was broken.
+    pub fn is_broken(&self, id: &str) -> bool {
+        self.broken.lock().unwrap_or_else(PoisonError::into_inner).iter().any(|broken| broken == id)
+    }
+
+    /// The version after which entries are still needed: by a copy that is leased or being made.
+    pub fn oldest_needed(&self, db: &str) -> Option<u64> {
+        self.sweep();
+        let making = self.making.lock().unwrap_or_else(PoisonError::into_inner).get(db).copied();
+        let leased = self.leased.lock().unwrap_or_else(PoisonError::into_inner);
+        let held = leased.values().filter(|lease| lease.manifest.db == db).map(|lease| lease.manifest.position.version);
+        held.chain(making).min()
+    }
+
+    /// Ends all leases of a database whose log has grown to `log_bytes` for their sake.
+    pub fn break_leases(&self, db: &str, log_bytes: u64) {
+        let mut leased = self.leased.lock().unwrap_or_else(PoisonError::into_inner);
+        leased.retain(|id, lease| {
+            if lease.manifest.db != db {
+                return true;
+            }
+            let version = lease.manifest.position.version;
+            tracing::warn!(db, id, version, log_bytes, "snapshot lease broken: the log grew too large meanwhile");
+            self.remove(id);
+            let mut broken = self.broken.lock().unwrap_or_else(PoisonError::into_inner);
+            broken.push_back(id.clone());
+            if broken.len() > BROKEN_LIMIT {
+                broken.pop_front();
+            }
+            false
+        });
+    }
+
+    fn remove(&self, id: &str) {
+        if let Err(error) = std::fs::remove_file(self.file(id)) {
+            tracing::warn!(%error, id, "could not remove a snapshot whose lease has ended");
+        }
+    }
+
     fn recent(&self, db: &str, version: u64) -> Option<Manifest> {
         let mut leased = self.leased.lock().unwrap_or_else(PoisonError::into_inner);
         let fits = |manifest: &Manifest| manifest.db == db && manifest.position.version >= version;
@@ -104,8 +156,8 @@ impl Snapshots {
         let mut leased = self.leased.lock().unwrap_or_else(PoisonError::into_inner);
         leased.retain(|id, lease| {
             let keep = lease.renewed.elapsed() < LEASE;
-            if !keep && let Err(error) = std::fs::remove_file(self.file(id)) {
-                tracing::warn!(%error, id, "could not remove a snapshot whose lease has ended");
+            if !keep {
+                self.remove(id);
             }
             keep
         });
@@ -119,6 +171,7 @@ impl Snapshots {
         let manifest = match made {
             Ok(manifest) => manifest,
             Err(error) => {
+                self.made(reader.name());
                 // A half copy is of no use; what matters is the first error.
                 let _ = std::fs::remove_file(&path);
                 return Err(error);
@@ -134,7 +187,12 @@ impl Snapshots {
         );
         let lease = Leased { manifest: manifest.clone(), made: Instant::now(), renewed: Instant::now() };
         self.leased.lock().unwrap_or_else(PoisonError::into_inner).insert(id, lease);
+        self.made(reader.name());
         Ok(manifest)
+    }
+
+    fn made(&self, db: &str) {
+        self.making.lock().unwrap_or_else(PoisonError::into_inner).remove(db);
     }
 
     fn copy(&self, reader: &Reader, path: &Path) -> Result<(), StoreError> {
@@ -142,6 +200,8 @@ impl Snapshots {
         let transaction = source.unchecked_transaction()?;
         // The first read starts the transaction; the backup then copies what it sees.
         let pages: i64 = transaction.query_row("PRAGMA page_count", [], |row| row.get(0))?;
+        let version = changelog::head(&transaction)?.position.version;
+        self.making.lock().unwrap_or_else(PoisonError::into_inner).insert(reader.name().to_owned(), version);
         let page_size: i64 = transaction.query_row("PRAGMA page_size", [], |row| row.get(0))?;
         let needed = u64::try_from(pages.saturating_mul(page_size)).unwrap_or(0);
         self.check_space(needed)?;

@@ -64,6 +64,7 @@ fn connect(path: &Path, name: &str) -> Result<Connection, StoreError> {
         create(&conn, name)?;
     }
     changelog::database_id(&conn)?;
+    changelog::upgrade(&conn)?;
     Ok(conn)
 }
 

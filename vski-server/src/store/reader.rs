@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode};
 use tokio::sync::Semaphore;
+use vski_replication::changelog::LogSize;
 use vski_replication::connection;
 use vski_replication::datadir::OpenLock;
 
@@ -29,6 +30,8 @@ struct Shared {
     /// Connections that nobody uses now.
     idle: Mutex<Vec<Connection>>,
     permits: Semaphore,
+    /// How much history there is; counted on from where it was left.
+    log_size: Mutex<LogSize>,
     /// Says that the file is open here: nobody replaces it meanwhile.
     _open: OpenLock,
 }
@@ -42,6 +45,7 @@ impl Reader {
             path: path.to_owned(),
             idle: Mutex::new(Vec::new()),
             permits: Semaphore::new(MAX_CONNECTIONS),
+            log_size: Mutex::default(),
             _open: open,
         };
         Self { shared: Arc::new(shared) }
@@ -91,6 +95,11 @@ impl Reader {
             Err(join) if join.is_panic() => std::panic::resume_unwind(join.into_panic()),
             Err(_) => Err(StoreError::ShuttingDown),
         }
+    }
+
+    /// Payload bytes of the entries in the log.
+    pub fn log_bytes(&self, conn: &Connection) -> Result<u64, StoreError> {
+        Ok(self.shared.log_size.lock().unwrap_or_else(PoisonError::into_inner).refresh(conn)?)
     }
 
     /// A connection of one's own, for work of unbounded length such as a snapshot.

@@ -9,13 +9,24 @@ use vski_replication::changelog::Head;
 
 use super::error::StoreError;
 
+/// How a request is run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// Changes rows; shares a transaction and its entry with others.
+    Rows,
+    /// May change the schema: a transaction and an entry of its own.
+    Schema,
+    /// Changes our own bookkeeping only: a transaction of its own, and no entry.
+    Upkeep,
+}
+
 /// What the writer thread needs to know of a request.
 pub trait Request: Send {
     /// How much it holds in memory, bytes: bounds a queue and a batch.
     fn bytes(&self) -> usize;
 
-    /// Whether it may change the schema, and so needs a transaction and an entry of its own.
-    fn is_schema(&self) -> bool;
+    /// How it is run.
+    fn form(&self) -> Form;
 
     /// DDL to run before the rows; empty for most.
     fn statements(&mut self, conn: &Connection) -> Result<Vec<String>, StoreError>;
@@ -43,6 +54,7 @@ pub type Answer<T> = oneshot::Receiver<Result<Written<T>, StoreError>>;
 pub struct Rows<F, T> {
     work: F,
     bytes: usize,
+    form: Form,
     result: Option<T>,
     reply: oneshot::Sender<Result<Written<T>, StoreError>>,
 }
@@ -55,7 +67,13 @@ where
     /// A request that holds `bytes` of the caller's data.
     pub fn new(bytes: usize, work: F) -> (Self, Answer<T>) {
         let (reply, answer) = oneshot::channel();
-        (Self { work, bytes, result: None, reply }, answer)
+        (Self { work, bytes, form: Form::Rows, result: None, reply }, answer)
+    }
+
+    /// A request that changes our own bookkeeping, which no entry describes.
+    pub fn upkeep(work: F) -> (Self, Answer<T>) {
+        let (request, answer) = Self::new(0, work);
+        (Self { form: Form::Upkeep, ..request }, answer)
     }
 }
 
@@ -68,8 +86,8 @@ where
         self.bytes
     }
 
-    fn is_schema(&self) -> bool {
-        false
+    fn form(&self) -> Form {
+        self.form
     }
 
     fn statements(&mut self, _conn: &Connection) -> Result<Vec<String>, StoreError> {
@@ -119,8 +137,8 @@ where
         self.rows.bytes
     }
 
-    fn is_schema(&self) -> bool {
-        true
+    fn form(&self) -> Form {
+        Form::Schema
     }
 
     fn statements(&mut self, conn: &Connection) -> Result<Vec<String>, StoreError> {

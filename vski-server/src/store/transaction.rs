@@ -75,6 +75,13 @@ impl WriteConnection {
         self.end(result, ["schema:before-commit", "schema:after-commit"])
     }
 
+    /// Runs one request that changes our own bookkeeping only, as one transaction without an entry.
+    pub fn commit_upkeep(&mut self, request: &mut dyn Request) -> Result<(), StoreError> {
+        self.begin()?;
+        let result = request.run(&self.conn).map(|()| ((), self.head));
+        self.end(result, ["upkeep:before-commit", "upkeep:after-commit"])
+    }
+
     /// Finds edits behind our back in a file that was just opened.
     pub fn notice_offline_edit(&mut self) -> Result<(), StoreError> {
         if schema::hash(&self.conn)? == self.head.schema_hash {

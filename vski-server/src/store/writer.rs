@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use vski_replication::changelog::Head;
 
 use super::error::StoreError;
-use super::request::{Answer, Request, Rows, Schema, Written};
+use super::request::{Answer, Form, Request, Rows, Schema, Written};
 use super::transaction::WriteConnection;
 use crate::metrics::WriterMetrics;
 
@@ -33,6 +33,9 @@ const BATCH_BYTES: usize = 4 << 20;
 
 /// How long requests are collected at most while more keep coming.
 const BATCH_TIME: Duration = Duration::from_millis(5);
+
+/// A commit of one request in a transaction of its own.
+type CommitAlone = fn(&mut WriteConnection, &mut dyn Request) -> Result<(), StoreError>;
 
 /// The right to write one database. Cheap to clone.
 #[derive(Clone)]
@@ -102,6 +105,16 @@ impl Writer {
         self.submit(Box::new(request), answer).await
     }
 
+    /// Changes our own bookkeeping between two batches: not captured, no entry.
+    pub async fn upkeep<T, F>(&self, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnMut(&Connection) -> Result<T, StoreError> + Send + 'static,
+    {
+        let (request, answer) = Rows::upkeep(work);
+        Ok(self.submit(Box::new(request), answer).await?.value)
+    }
+
     /// The head, and a wake-up for each new one.
     #[must_use]
     pub fn head(&self) -> watch::Receiver<Head> {
@@ -140,10 +153,10 @@ impl WriterThread {
         let Some(batch) = self.collect() else { return false };
         self.metrics.queue_requests.observe(self.queued.requests.load(Ordering::Acquire) as f64);
         self.metrics.batch_requests.observe(batch.len() as f64);
-        if batch.first().is_some_and(|request| request.is_schema()) {
-            self.run_schema(batch);
-        } else {
-            self.run_rows(batch);
+        match batch.first().map(|request| request.form()) {
+            Some(Form::Schema) => self.run_alone(batch, WriteConnection::commit_schema),
+            Some(Form::Upkeep) => self.run_alone(batch, WriteConnection::commit_upkeep),
+            _ => self.run_rows(batch),
         }
         self.announce.send_if_modified(|head| {
             let new = self.conn.head();
@@ -152,7 +165,7 @@ impl WriterThread {
         true
     }
 
-    /// A schema request alone, or row requests up to the next schema request.
+    /// A request that needs a transaction of its own, or row requests up to the next such one.
     fn collect(&mut self) -> Option<Vec<Box<dyn Request>>> {
         let mut pending = std::mem::take(&mut self.carried).into_iter();
         let first = match pending.next() {
@@ -160,10 +173,10 @@ impl WriterThread {
             None => self.receive()?,
         };
         let started = Instant::now();
-        let (alone, mut bytes, mut batch) = (first.is_schema(), first.bytes(), vec![first]);
+        let (alone, mut bytes, mut batch) = (first.form() != Form::Rows, first.bytes(), vec![first]);
         while !alone && batch.len() < BATCH_REQUESTS && bytes < BATCH_BYTES && started.elapsed() < BATCH_TIME {
             let Some(next) = pending.next().or_else(|| self.try_receive()) else { break };
-            if next.is_schema() {
+            if next.form() != Form::Rows {
                 self.carried.push(next);
                 break;
             }
@@ -186,9 +199,9 @@ impl WriterThread {
         Some(request)
     }
 
-    fn run_schema(&mut self, batch: Vec<Box<dyn Request>>) {
+    fn run_alone(&mut self, batch: Vec<Box<dyn Request>>, commit: CommitAlone) {
         for mut request in batch {
-            let outcome = self.conn.commit_schema(request.as_mut());
+            let outcome = commit(&mut self.conn, request.as_mut());
             request.answer(outcome.map(|()| self.conn.head()));
         }
     }

@@ -10,6 +10,9 @@ mod capture;
 /// Group commit: one bad request never hurts its neighbours, whatever it does.
 mod batch;
 
+/// Pruning of the log, and what leases keep.
+mod retention;
+
 /// Limits of the write path.
 mod limits;
 

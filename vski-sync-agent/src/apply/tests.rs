@@ -1,4 +1,5 @@
 use tempfile::TempDir;
+use vski_replication::clock;
 
 use super::*;
 use crate::testing::{Master, rows};
@@ -150,4 +151,27 @@ fn a_file_that_is_not_ours_is_malformed_and_stays_as_it_is() {
     }
     assert!(LocalCopy::open("a", &dir.path().join("none.db")).is_err());
     assert!(!dir.path().join("none.db").exists());
+}
+
+#[test]
+fn the_local_log_is_cut_between_batches_and_goes_on() {
+    let mut master = Master::with_a_row();
+    let (_dir, mut copy) = copy(&master);
+    for n in 0..20 {
+        let entry = master.changes(&format!("INSERT INTO t VALUES ('x{n}', {n})"));
+        copy.apply(&[entry]).unwrap();
+    }
+    let max_age = std::time::Duration::from_secs(3_600);
+    let all = copy.size.refresh(&copy.conn).unwrap();
+    let roomy = Retention { max_age, max_bytes: all };
+    assert_eq!(copy.prune(roomy, true, clock::now_ms()).unwrap(), Pruned::default());
+    let tight = Retention { max_age, max_bytes: all / 4 };
+    assert!(copy.prune(tight, false, clock::now_ms()).unwrap().entries > 10);
+    assert!(copy.size.refresh(&copy.conn).unwrap() <= all / 4);
+    let old = Retention { max_age: std::time::Duration::ZERO, max_bytes: all };
+    copy.prune(old, true, i64::MAX).unwrap();
+    assert_eq!(changelog::read_after(&copy.conn, 0, usize::MAX).unwrap().len(), 1);
+    let entry = master.changes("DELETE FROM t WHERE id = 'a'");
+    copy.apply(&[entry]).unwrap();
+    equal(&master, &copy);
 }

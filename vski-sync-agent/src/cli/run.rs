@@ -8,6 +8,7 @@ use prometheus::Registry;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+use vski_replication::changelog::Retention;
 use vski_replication::connection;
 use vski_replication::datadir::{DataDir, Holder};
 use vski_replication::node::{self, Role};
@@ -27,16 +28,16 @@ pub(super) fn execute(args: &RunArgs) -> Result<ExitCode> {
         tracing::warn!("JWT_SECRET has fewer than {MIN_SECRET_CHARS} characters: use a longer random one");
     }
     let runtime = tokio::runtime::Runtime::new().context("start the runtime")?;
-    let outcome = runtime.block_on(serve(node, sync, &args.agent_addr));
+    let outcome = runtime.block_on(serve(node, sync, args.retention.resolve(), &args.agent_addr));
     telemetry.shutdown();
     outcome
 }
 
-async fn serve(node_config: NodeConfig, sync_config: SyncConfig, addr: &str) -> Result<ExitCode> {
+async fn serve(node_config: NodeConfig, sync_config: SyncConfig, retention: Retention, addr: &str) -> Result<ExitCode> {
     let secrets = node_config.secrets.clone();
     let registry = Registry::new();
     let metrics = AgentMetrics::register(&registry).context("register metrics")?;
-    let config = prepare(node_config, sync_config, metrics.clone(), "agent")?;
+    let config = prepare(node_config, sync_config, retention, metrics.clone(), "agent")?;
     let (dir, node_id, master) = (config.dir.clone(), config.node_id.clone(), config.sync_config.master_url.clone());
     let listener = TcpListener::bind(addr)
         .await
@@ -63,6 +64,7 @@ async fn serve(node_config: NodeConfig, sync_config: SyncConfig, addr: &str) -> 
 pub(super) fn prepare(
     node_config: NodeConfig,
     sync_config: SyncConfig,
+    retention: Retention,
     metrics: AgentMetrics,
     role: &str,
 ) -> Result<AgentConfig> {
@@ -70,7 +72,7 @@ pub(super) fn prepare(
     let dir = DataDir::open(&node_config.data_dir)?;
     let (lock, node) = node::claim(&dir, Role::Replica, Holder::this_process(role))?;
     let node_id = dir.node_id(node_config.replica_id.as_deref())?;
-    Ok(AgentConfig { dir, lock, node, node_id, node_config, sync_config, metrics })
+    Ok(AgentConfig { dir, lock, node, node_id, node_config, sync_config, retention, metrics })
 }
 
 /// Whether a signal came; `false` if the agent ended by itself.

@@ -33,7 +33,7 @@ pub(super) fn execute(args: &SyncNowArgs) -> Result<ExitCode> {
         let telemetry = telemetry::init("vski-sync-agent", node.log_format, node.otlp_endpoint.as_deref());
         let metrics = AgentMetrics::register(&Registry::new()).context("register metrics")?;
         let report = runtime.block_on(async {
-            let agent = Supervisor::start(run::prepare(node, sync, metrics, "agent")?)?;
+            let agent = Supervisor::start(run::prepare(node, sync, args.retention.resolve(), metrics, "agent")?)?;
             let report = agent.sync_now().await;
             agent.shutdown().await;
             anyhow::Ok(report)

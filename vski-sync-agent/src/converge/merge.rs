@@ -121,7 +121,7 @@ impl Merge {
             after = last.version;
             entries.iter().try_for_each(|entry| lost.entry(entry))?;
         }
-        changelog::replace(&conn, &overview.head(), overview.schema_version)?;
+        changelog::replace(&conn, overview)?;
         let lost = lost.finish()?;
         fault::point("converge:before-commit");
         conn.execute_batch("COMMIT")?;

@@ -81,6 +81,7 @@ impl Source {
             .bearer_auth(token)
             .header(header::REPLICA_ID, node_id)
             .header(header::REPLICA_BOOT_ID, boot_id)
+            .header(header::VERSION, env!("CARGO_PKG_VERSION"))
             .headers(trace_headers());
         if let Some(url) = public_url {
             request = request.header(header::REPLICA_PUBLIC_URL, url);
@@ -116,7 +117,8 @@ impl Source {
         match status {
             StatusCode::UNAUTHORIZED => SourceError::Unauthorized { reason },
             StatusCode::FORBIDDEN => SourceError::Forbidden { call, reason },
-            StatusCode::NOT_FOUND => SourceError::NotFound { call, reason },
+            // A snapshot whose lease was broken is as gone as one whose lease has ended.
+            StatusCode::NOT_FOUND | StatusCode::GONE => SourceError::NotFound { call, reason },
             StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => {
                 SourceError::Overloaded { call, retry_after: retry_after(&headers) }
             }

@@ -1,5 +1,6 @@
 use prometheus::Registry;
 use rusqlite::Connection;
+use vski_replication::changelog::Retention;
 use vski_replication::connection;
 use vski_replication::datadir::Holder;
 use vski_replication::entry::EpochReason;
@@ -39,7 +40,9 @@ impl Replica {
         let sync_config = SyncConfig { master_url: master_url.to_owned(), ca: None, schedule, omit };
         let metrics = AgentMetrics::register(&Registry::new()).unwrap();
         let node_id = "r001".to_owned();
-        Supervisor::start(AgentConfig { dir, lock, node, node_id, node_config, sync_config, metrics }).unwrap()
+        let retention = Retention { max_age: Duration::from_secs(3600), max_bytes: 1 << 30 };
+        Supervisor::start(AgentConfig { dir, lock, node, node_id, node_config, sync_config, retention, metrics })
+            .unwrap()
     }
 
     fn open(&self, db: &str) -> Connection {
