@@ -12,6 +12,9 @@ mod collections;
 /// Records of a collection.
 mod records;
 
+/// Manual migrations.
+mod sql;
+
 /// Admins: log in, make.
 pub mod auth;
 
@@ -50,6 +53,7 @@ pub fn master_router(state: MasterState) -> Router {
         .merge(collections::write_router())
         .merge(records::write_router())
         .merge(auth::write_router())
+        .merge(sql::write_router())
         .merge(replica::master_router())
         .with_state(state);
     with_layers(routes.merge(read_routes(&app)), app)
