@@ -2,7 +2,7 @@
 //! by a tenth of what it may have.
 //!
 //! Deciding reads; only removing takes the writer's turn, a bounded step at a time. A leased snapshot keeps the
-//! entries after it until the log holds [`LEASE_FACTOR`] times its limit; then the lease breaks. A replica that is
+//! entries after it until the log holds `LEASE_FACTOR` times its limit; then the lease breaks. A replica that is
 //! merely away keeps nothing: it converges when it is back.
 
 use std::collections::HashMap;
