@@ -97,6 +97,8 @@ pub enum EpochReason {
     Promoted,
     /// Somebody else's connection changed the file: the log does not say what.
     ForeignEdit,
+    /// A manual migration changed more, or otherwise, than an entry can carry.
+    Uncaptured,
 }
 
 /// The payload of an `epoch` entry.

@@ -3,6 +3,7 @@
 //! The lock holder writes it, at most once a second per database but at once when a state changes; the server beside
 //! a separate agent reads it. That is how a replica's server knows its role, lag and readiness without asking.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -36,7 +37,8 @@ const TABLES: &str = "
         PRIMARY KEY (replica, db)
     );
     -- A table of its own, so that programs of before and after it can use each other's files.
-    CREATE TABLE IF NOT EXISTS clock (one INTEGER PRIMARY KEY CHECK (one = 1), skew_ms INTEGER NOT NULL);";
+    CREATE TABLE IF NOT EXISTS clock (one INTEGER PRIMARY KEY CHECK (one = 1), skew_ms INTEGER NOT NULL);
+    CREATE TABLE IF NOT EXISTS fingerprints (name TEXT PRIMARY KEY NOT NULL, fingerprint TEXT NOT NULL);";
 
 /// What a node does with its databases. Recorded at the first start; only promote and demote change it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -311,6 +313,27 @@ impl NodeDb {
                     seen.boot_id,
                     seen.version,
                 ])?;
+        }
+        transaction.commit()
+    }
+
+    /// What the master's database files looked like at the last clean stop. Gone afterwards: from now on they change.
+    pub fn take_fingerprints(&mut self) -> rusqlite::Result<BTreeMap<String, String>> {
+        let transaction = self.conn.transaction()?;
+        let found = transaction
+            .prepare("SELECT name, fingerprint FROM fingerprints")?
+            .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+            .collect::<Result<_, _>>()?;
+        transaction.execute("DELETE FROM fingerprints", [])?;
+        transaction.commit()?;
+        Ok(found)
+    }
+
+    /// Records what the master's database files look like, now that they are closed.
+    pub fn set_fingerprints(&mut self, fingerprints: &BTreeMap<String, String>) -> rusqlite::Result<()> {
+        let transaction = self.conn.transaction()?;
+        for (name, fingerprint) in fingerprints {
+            transaction.execute("INSERT OR REPLACE INTO fingerprints VALUES (?1, ?2)", [name, fingerprint])?;
         }
         transaction.commit()
     }

@@ -178,7 +178,9 @@ impl LocalCopy {
             }
             Kind::Epoch => match entry.epoch_change().map_err(payload)?.reason {
                 EpochReason::Promoted => Ok(()),
-                EpochReason::ForeignEdit => Err(AgentError::Uncaptured { version: entry.version }),
+                EpochReason::ForeignEdit | EpochReason::Uncaptured => {
+                    Err(AgentError::Uncaptured { version: entry.version })
+                }
             },
         }
     }

@@ -64,7 +64,10 @@ pub enum AgentError {
         conflict: Conflict,
     },
     /// Rows changed on the master that the log does not carry.
-    #[error("entry {version} says that the master's file was changed by another program: its log does not tell how")]
+    #[error(
+        "entry {version} says that the master's rows changed in a way that its log does not tell: by another program, or by \
+             a manual migration"
+    )]
     Uncaptured {
         /// The entry.
         version: u64,

@@ -38,6 +38,9 @@ mod import;
 /// The REST API as clients see it.
 mod rest;
 
+/// Manual migrations, and edits behind the master's back.
+mod migration;
+
 /// Logs are pruned, and replicas that were away too long are told.
 mod retention;
 

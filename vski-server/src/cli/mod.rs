@@ -12,6 +12,9 @@ mod token;
 /// `import`.
 mod import;
 
+/// `sql`.
+mod sql;
+
 /// `replicas`.
 mod replicas;
 
@@ -47,6 +50,7 @@ enum Command {
     Token(token::TokenCommand),
     /// Import a file of records, one JSON object a line
     Import(import::ImportArgs),
+    Sql(sql::SqlArgs),
     /// Show the replicas that this master has heard of, and how they are doing
     Replicas(replicas::ReplicasArgs),
     /// Start a master and replicas on this machine, with real data to try
@@ -64,6 +68,7 @@ pub fn main() -> ExitCode {
         Command::Admin(command) => report(admin::execute(command)),
         Command::Token(command) => report(token::execute(command)),
         Command::Import(args) => report(import::execute(&args)),
+        Command::Sql(args) => report(sql::execute(&args)),
         Command::Replicas(args) => report(replicas::execute(&args)),
         Command::Demo(args) => report(demo::execute(&args)),
         Command::Agent(command) => vski_sync_agent::cli::execute(command),

@@ -23,9 +23,13 @@ use crate::store::collections::{self, Collection, Wanted};
 use crate::store::error::StoreError;
 use crate::store::import;
 use crate::store::master::Master;
+use crate::store::migration::Plan;
 
 /// How long one request may take.
 const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long a manual migration may take: it may rewrite every row.
+const MIGRATION_TIMEOUT: Duration = Duration::from_secs(3600);
 
 /// A record as it stands on a line.
 pub type Line = Map<String, Value>;
@@ -150,6 +154,25 @@ impl Target {
         }
     }
 
+    /// Runs a manual migration: the versions before and after, and the kind of its entry.
+    pub async fn sql(&self, db: &str, sql: String) -> Result<(u64, u64, String), Failure> {
+        match self {
+            Self::Api(api) => {
+                let api =
+                    Api { client: client(MIGRATION_TIMEOUT)?, url: api.url.clone(), secrets: api.secrets.clone() };
+                let answer = api.call(Method::POST, "/api/sql", Some(db), Some(sql)).await?;
+                let number = |key: &str| answer[key].as_u64().unwrap_or(0);
+                Ok((number("before"), number("version"), answer["entry"].as_str().unwrap_or_default().to_owned()))
+            }
+            Self::Directory { master, .. } => {
+                let failed = |error: StoreError| Failure::work(error.describe());
+                let (plan, writer) = (Plan::parse(&sql).map_err(failed)?, master.database(db).map_err(failed)?.writer);
+                let done = writer.migrate(0, plan).await.map_err(failed)?;
+                Ok((done.before, done.version, done.entry.to_owned()))
+            }
+        }
+    }
+
     /// The replicas that this master has heard of. The limits are for a directory without a running master.
     pub async fn replicas(&self, retention: Retention, forget_after: Duration) -> Result<Vec<ReplicaRow>, Failure> {
         match self {
@@ -178,8 +201,7 @@ impl Target {
 impl Api {
     /// The API at `url`.
     pub fn new(url: &str, secrets: &Secrets) -> Result<Self, Failure> {
-        let client = reqwest::Client::builder().timeout(TIMEOUT).no_proxy().build().map_err(Failure::setup)?;
-        Ok(Self { client, url: url.to_owned(), secrets: secrets.clone() })
+        Ok(Self { client: client(TIMEOUT)?, url: url.to_owned(), secrets: secrets.clone() })
     }
 
     async fn call(&self, method: Method, path: &str, db: Option<&str>, body: Option<String>) -> Result<Value, Failure> {
@@ -245,6 +267,10 @@ impl Api {
         let answer = serde_json::from_str(&text).unwrap_or_else(|_| json!({ "error": format!("{status}: {text}") }));
         Ok((status, answer))
     }
+}
+
+fn client(timeout: Duration) -> Result<reqwest::Client, Failure> {
+    reqwest::Client::builder().timeout(timeout).no_proxy().build().map_err(Failure::setup)
 }
 
 /// The sentence of an error answer, with the refused fields.

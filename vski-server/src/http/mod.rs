@@ -12,6 +12,9 @@ mod collections;
 /// Records of a collection.
 mod records;
 
+/// Manual migrations.
+mod sql;
+
 /// Admins: log in, make.
 pub mod auth;
 
@@ -59,6 +62,7 @@ pub fn master_router(state: MasterState) -> Router {
         .merge(collections::write_router())
         .merge(records::write_router())
         .merge(auth::write_router())
+        .merge(sql::write_router())
         .merge(replica::master_router())
         .merge(compare::router())
         .with_state(state);

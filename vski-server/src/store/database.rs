@@ -15,7 +15,7 @@ use super::ids;
 use super::reader::Reader;
 use super::transaction::WriteConnection;
 use super::writer::Writer;
-use super::{admins, collections};
+use super::{admins, collections, fingerprint};
 use crate::metrics::Metrics;
 
 /// One database of a master.
@@ -29,14 +29,16 @@ pub struct Database {
     pub writer: Writer,
 }
 
-/// Opens the file of `name`, or makes it. The thread ends when the last writer is dropped.
+/// Opens the file of `name`, or makes it. `left` is what it looked like when it was closed cleanly, if it was. The thread ends when the last writer is dropped.
 pub fn open(
     dir: &DataDir,
     name: &str,
     metrics: &Metrics,
+    left: Option<&str>,
 ) -> Result<(Database, std::thread::JoinHandle<()>), StoreError> {
     let path = dir.database(name);
     let open = dir.share_database(name)?.ok_or_else(|| StoreError::NotReady(name.to_owned()))?;
+    let edited = left.is_some_and(|left| fingerprint::of(&path).as_deref() != Some(left));
     let conn = connect(&path, name).map_err(|error| refused(&path, error))?;
     let problems: Vec<_> = gate::problems(&conn)?.iter().map(ToString::to_string).collect();
     if !problems.is_empty() {
@@ -45,7 +47,7 @@ pub fn open(
     }
     let writer_metrics = metrics.writer(name);
     let mut conn = WriteConnection::new(name, conn, writer_metrics.clone())?;
-    conn.notice_offline_edit()?;
+    conn.notice_offline_edit(edited)?;
     ids::advance_clock(conn.head().committed_ms);
     let (writer, thread) = Writer::start(name, conn, writer_metrics);
     Ok((Database { name: name.to_owned(), reader: Reader::new(name, &path, open), writer }, thread))

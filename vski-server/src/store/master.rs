@@ -7,9 +7,11 @@ use std::thread::JoinHandle;
 use tokio::sync::watch;
 use vski_replication::datadir::DataDir;
 use vski_replication::names;
+use vski_replication::node::NodeDb;
 
 use super::database::{self, Database};
 use super::error::StoreError;
+use super::fingerprint;
 use super::reader::Reader;
 use super::request::Written;
 use crate::metrics::Metrics;
@@ -38,8 +40,9 @@ impl Master {
         if !names.iter().any(|name| name == names::DEFAULT_DATABASE) {
             names.push(names::DEFAULT_DATABASE.to_owned());
         }
+        let mut fingerprints = NodeDb::open(dir)?.take_fingerprints()?;
         for name in names {
-            master.insert(&name)?;
+            master.insert(&name, fingerprints.remove(&name))?;
         }
         Ok(master)
     }
@@ -78,29 +81,37 @@ impl Master {
             let message = format!("database {} exists already", taken.name);
             return Err(StoreError::field("name", "validation_not_unique", message));
         }
-        self.insert(name)?;
+        self.insert(name, None)?;
         let head = *self.database(name)?.writer.head().borrow();
         Ok(Written { value: (), head })
     }
 
-    /// Lets the writer threads finish what is queued, and waits for them.
+    /// Lets the writer threads finish what is queued, waits for them, and records what the closed files look like.
     pub fn close(&self) {
+        let names: Vec<String> = self.all().into_iter().map(|database| database.name).collect();
         self.databases.write().unwrap_or_else(PoisonError::into_inner).clear();
         let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         for thread in threads {
             if thread.join().is_err() {
                 tracing::error!("a writer thread panicked; its last transaction was rolled back");
+                return;
             }
+        }
+        let prints = names.into_iter().filter_map(|name| Some((fingerprint::of(&self.dir.database(&name))?, name)));
+        let prints = prints.map(|(print, name)| (name, print)).collect();
+        if let Err(error) = NodeDb::open(&self.dir).and_then(|mut node| node.set_fingerprints(&prints)) {
+            tracing::warn!(%error, "could not record what the databases look like: edits until the next start will not show");
         }
     }
 
-    fn insert(&self, name: &str) -> Result<(), StoreError> {
+    /// `left` is what the file looked like when this program closed it, if it did.
+    fn insert(&self, name: &str, left: Option<String>) -> Result<(), StoreError> {
         // Held while opening: two requests for one name must not open its file twice.
         let mut databases = self.databases.write().unwrap_or_else(PoisonError::into_inner);
         if databases.contains_key(name) {
             return Ok(());
         }
-        let (database, thread) = database::open(&self.dir, name, &self.metrics)?;
+        let (database, thread) = database::open(&self.dir, name, &self.metrics, left.as_deref())?;
         databases.insert(name.to_owned(), database);
         drop(databases);
         self.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);

@@ -18,6 +18,15 @@ pub mod writer;
 /// One transaction: rows or a schema change, captured, logged, committed.
 pub mod transaction;
 
+/// Manual migrations: SQL taken apart.
+pub mod migration;
+
+/// Manual migrations: one transaction, one entry.
+mod migrate;
+
+/// What a closed database file looks like.
+mod fingerprint;
+
 /// Opening and making a database file on a master.
 pub mod database;
 

@@ -8,6 +8,9 @@ use tokio::sync::oneshot;
 use vski_replication::changelog::Head;
 
 use super::error::StoreError;
+use super::migrate;
+use super::migration::{Done, Plan};
+use super::transaction::WriteConnection;
 
 /// How a request is run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +21,8 @@ pub enum Form {
     Schema,
     /// Changes our own bookkeeping only: a transaction of its own, and no entry.
     Upkeep,
+    /// A manual migration: a transaction and an entry of its own.
+    Migration,
 }
 
 /// What the writer thread needs to know of a request.
@@ -33,6 +38,11 @@ pub trait Request: Send {
 
     /// Changes rows and keeps the result.
     fn run(&mut self, conn: &Connection) -> Result<(), StoreError>;
+
+    /// Runs a manual migration, which takes the whole transaction into its hands.
+    fn migrate(&mut self, _writer: &mut WriteConnection) -> Result<(), StoreError> {
+        Err(StoreError::Invalid("this request is no migration".to_owned()))
+    }
 
     /// Answers: what `run` kept, now that it is committed and the log ends at the head given, or why not.
     fn answer(self: Box<Self>, outcome: Result<Head, StoreError>);
@@ -151,5 +161,51 @@ where
 
     fn answer(self: Box<Self>, outcome: Result<Head, StoreError>) {
         Box::new(self.rows).answer(outcome);
+    }
+}
+
+/// A manual migration.
+pub struct Migration {
+    plan: Plan,
+    bytes: usize,
+    result: Option<Done>,
+    reply: oneshot::Sender<Result<Written<Done>, StoreError>>,
+}
+
+impl Migration {
+    /// A request to run `plan`, which holds `bytes` of SQL.
+    pub fn new(bytes: usize, plan: Plan) -> (Self, Answer<Done>) {
+        let (reply, answer) = oneshot::channel();
+        (Self { plan, bytes, result: None, reply }, answer)
+    }
+}
+
+impl Request for Migration {
+    fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    fn form(&self) -> Form {
+        Form::Migration
+    }
+
+    fn statements(&mut self, _conn: &Connection) -> Result<Vec<String>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    fn run(&mut self, _conn: &Connection) -> Result<(), StoreError> {
+        Err(StoreError::Invalid("a migration takes a whole transaction".to_owned()))
+    }
+
+    fn migrate(&mut self, writer: &mut WriteConnection) -> Result<(), StoreError> {
+        self.result = Some(migrate::run(writer, &self.plan)?);
+        Ok(())
+    }
+
+    fn answer(self: Box<Self>, outcome: Result<Head, StoreError>) {
+        let Self { result, reply, .. } = *self;
+        let written = |head| Written { value: result.expect("a committed migration has run"), head };
+        // A caller that went away does not undo its migration.
+        let _ = reply.send(outcome.map(written));
     }
 }

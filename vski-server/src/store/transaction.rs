@@ -82,9 +82,24 @@ impl WriteConnection {
         self.end(result, ["upkeep:before-commit", "upkeep:after-commit"])
     }
 
-    /// Finds edits behind our back in a file that was just opened.
-    pub fn notice_offline_edit(&mut self) -> Result<(), StoreError> {
-        if schema::hash(&self.conn)? == self.head.schema_hash {
+    /// Runs a manual migration as one transaction with one entry. `work` returns the head that it appended.
+    pub fn commit_migration<T>(
+        &mut self,
+        work: impl FnOnce(&Self) -> Result<(T, Head), StoreError>,
+    ) -> Result<T, StoreError> {
+        self.begin()?;
+        let result = work(self);
+        self.end(result, ["migration:before-commit", "migration:after-commit"])
+    }
+
+    /// The connection, inside [`Self::commit_migration`] for statements, and outside for settings.
+    pub(super) fn conn(&self) -> &Connection {
+        &self.conn
+    }
+
+    /// Finds edits behind our back in a file that was just opened; `edited` if it looks otherwise than it was left.
+    pub fn notice_offline_edit(&mut self, edited: bool) -> Result<(), StoreError> {
+        if !edited && schema::hash(&self.conn)? == self.head.schema_hash {
             return Ok(());
         }
         self.conn.execute_batch("BEGIN IMMEDIATE")?;
@@ -178,18 +193,29 @@ impl WriteConnection {
         if statements.is_empty() {
             return Ok(((), self.append_changes(changeset)?));
         }
+        self.check_gate()?;
+        Ok(((), self.append_schema(statements, &changeset)?))
+    }
+
+    /// Refuses a schema that cannot be replicated.
+    pub(super) fn check_gate(&self) -> Result<(), StoreError> {
         let problems: Vec<_> = gate::problems(&self.conn)?.iter().map(ToString::to_string).collect();
-        if !problems.is_empty() {
-            return Err(StoreError::Invalid(format!("this schema cannot be replicated: {}", problems.join("; "))));
+        if problems.is_empty() {
+            return Ok(());
         }
+        Err(StoreError::Invalid(format!("this schema cannot be replicated: {}", problems.join("; "))))
+    }
+
+    /// The entry of a schema change that has run.
+    pub(super) fn append_schema(&self, statements: Vec<String>, changeset: &[u8]) -> Result<Head, StoreError> {
         let objects = schema::objects(&self.conn)?;
         let after = schema::hash_objects(&objects);
         let change = SchemaChange { before: self.head.schema_hash, statements, objects };
-        let payload = schema_payload(&change, &changeset);
+        let payload = schema_payload(&change, changeset);
         let entry = self.head.next(Kind::Schema, self.head.position.epoch, after, payload);
         changelog::append(&self.conn, &entry)?;
         fault::point("schema:after-append");
-        Ok(((), Head::after(&entry)))
+        Ok(Head::after(&entry))
     }
 
     fn captured(&self, session: &Session<'_>) -> Result<Vec<u8>, StoreError> {
@@ -201,7 +227,7 @@ impl WriteConnection {
     }
 
     /// Nothing changed, nothing logged.
-    fn append_changes(&self, changeset: Vec<u8>) -> Result<Head, StoreError> {
+    pub(super) fn append_changes(&self, changeset: Vec<u8>) -> Result<Head, StoreError> {
         if changeset.is_empty() {
             return Ok(self.head);
         }
@@ -213,19 +239,24 @@ impl WriteConnection {
 
     /// Another connection changed the file: the log cannot say what, so a new epoch begins and replicas must compare.
     fn append_foreign_edit(&self) -> Result<((), Head), StoreError> {
-        let head = changelog::head(&self.conn)?;
-        let epoch = Epoch { generation: head.position.epoch.generation + 1, id: EpochId::random() };
-        let change = EpochChange { reason: EpochReason::ForeignEdit };
-        let payload = serde_json::to_vec(&change).expect("a unit enum always serialises");
-        let entry = head.next(Kind::Epoch, epoch, schema::hash(&self.conn)?, payload);
-        changelog::append(&self.conn, &entry)?;
+        let head = self.append_epoch(EpochReason::ForeignEdit)?;
         tracing::warn!(
             db = self.database,
-            version = entry.version,
-            generation = epoch.generation,
+            version = head.position.version,
+            generation = head.position.epoch.generation,
             "the database file was changed by another program; replicas must be compared with it"
         );
-        Ok(((), Head::after(&entry)))
+        Ok(((), head))
+    }
+
+    /// Begins a new epoch: what was changed before this entry is not in the log.
+    pub(super) fn append_epoch(&self, reason: EpochReason) -> Result<Head, StoreError> {
+        let head = changelog::head(&self.conn)?;
+        let epoch = Epoch { generation: head.position.epoch.generation + 1, id: EpochId::random() };
+        let payload = serde_json::to_vec(&EpochChange { reason }).expect("a unit enum always serialises");
+        let entry = head.next(Kind::Epoch, epoch, schema::hash(&self.conn)?, payload);
+        changelog::append(&self.conn, &entry)?;
+        Ok(Head::after(&entry))
     }
 }
 

@@ -15,7 +15,8 @@ use tokio::sync::watch;
 use vski_replication::changelog::Head;
 
 use super::error::StoreError;
-use super::request::{Answer, Form, Request, Rows, Schema, Written};
+use super::migration::{Done, Plan};
+use super::request::{Answer, Form, Migration, Request, Rows, Schema, Written};
 use super::transaction::WriteConnection;
 use crate::metrics::WriterMetrics;
 
@@ -105,6 +106,12 @@ impl Writer {
         self.submit(Box::new(request), answer).await
     }
 
+    /// Runs a manual migration whose text has `bytes`.
+    pub async fn migrate(&self, bytes: usize, plan: Plan) -> Result<Done, StoreError> {
+        let (request, answer) = Migration::new(bytes, plan);
+        Ok(self.submit(Box::new(request), answer).await?.value)
+    }
+
     /// Changes our own bookkeeping between two batches: not captured, no entry.
     pub async fn upkeep<T, F>(&self, work: F) -> Result<T, StoreError>
     where
@@ -156,6 +163,7 @@ impl WriterThread {
         match batch.first().map(|request| request.form()) {
             Some(Form::Schema) => self.run_alone(batch, WriteConnection::commit_schema),
             Some(Form::Upkeep) => self.run_alone(batch, WriteConnection::commit_upkeep),
+            Some(Form::Migration) => self.run_alone(batch, |conn, request| request.migrate(conn)),
             _ => self.run_rows(batch),
         }
         self.announce.send_if_modified(|head| {

@@ -13,6 +13,9 @@ mod batch;
 /// Pruning of the log, and what leases keep.
 mod retention;
 
+/// Manual migrations.
+mod migration;
+
 /// Limits of the write path.
 mod limits;
 

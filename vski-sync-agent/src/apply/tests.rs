@@ -104,8 +104,10 @@ fn an_unreachable_schema_is_an_error_that_changes_nothing() {
 fn a_change_that_the_log_does_not_carry_is_not_skipped() {
     let mut master = Master::with_a_row();
     let (_dir, mut copy) = copy(&master);
-    let entry = master.epoch(EpochReason::ForeignEdit);
-    assert!(matches!(copy.apply(&[entry]), Err(AgentError::Uncaptured { .. })));
+    for reason in [EpochReason::ForeignEdit, EpochReason::Uncaptured] {
+        let entry = master.epoch(reason);
+        assert!(matches!(copy.apply(&[entry]), Err(AgentError::Uncaptured { .. })));
+    }
     assert_ne!(copy.position(), master.position());
 }
 

@@ -1,0 +1,32 @@
+//! `POST /api/sql?db=`: a manual migration, SQL as the body. Admins only.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::routing::post;
+use axum::{Json, Router};
+use serde_json::{Value, json};
+
+use super::error::ApiError;
+use super::extract::{Caller, DbName, RawBody};
+use super::state::MasterState;
+use crate::store::master::Master;
+use crate::store::migration::{Done, Plan};
+
+/// The route of a master.
+pub fn write_router() -> Router<MasterState> {
+    Router::new().route("/api/sql", post(run))
+}
+
+async fn run(
+    State(master): State<Arc<Master>>,
+    caller: Caller,
+    DbName(db): DbName,
+    RawBody(body): RawBody,
+) -> Result<Json<Value>, ApiError> {
+    caller.require_admin()?;
+    let database = master.database(&db)?;
+    let sql = std::str::from_utf8(&body).map_err(|_| ApiError::bad_request("the body is not SQL in UTF-8"))?;
+    let Done { before, version, entry } = database.writer.migrate(body.len(), Plan::parse(sql)?).await?;
+    Ok(Json(json!({ "db": db, "before": before, "version": version, "entry": entry })))
+}

@@ -1,0 +1,19 @@
+//! What a database file looked like when it was closed cleanly: an edit by another program while the master is stopped
+//! shows by it. After an unclean stop there is none, and only `verify` finds such an edit.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+/// Size and time of a closed file; `None` while a write-ahead log is beside it, whose content would move into it. An
+/// empty one says nothing: whoever looks at the file read-only leaves it behind.
+#[must_use]
+pub fn of(database: &Path) -> Option<String> {
+    let mut wal = database.as_os_str().to_owned();
+    wal.push("-wal");
+    if std::fs::metadata(Path::new(&wal)).is_ok_and(|wal| wal.len() > 0) {
+        return None;
+    }
+    // Metadata only: opening and closing the file would drop SQLite's locks.
+    let file = std::fs::metadata(database).ok()?;
+    Some(format!("{}:{}.{:09}", file.size(), file.mtime(), file.mtime_nsec()))
+}
