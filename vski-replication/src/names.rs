@@ -42,6 +42,8 @@ pub mod route {
     pub const REPLICAS: &str = "/api/replica/replicas";
     /// On a replica: sync now. `POST`.
     pub const SYNC: &str = "/api/replica/sync";
+    /// On a replica: compare with the master. `POST`, `?repair=true` converges where rows differ.
+    pub const VERIFY: &str = "/api/replica/verify";
 }
 
 /// Header names, in lower case as HTTP/2 and the `http` crate want them.

@@ -2,15 +2,17 @@
 //!
 //! `GET /livez` always 200; `GET /readyz` 200 once every offered database was bootstrapped, else 503, with the states
 //! as JSON; `GET /metrics` in Prometheus' text format; `POST /sync` (a replica's, operator's or admin's token) syncs
-//! now: 200 at the master's head, 502 failed, 409 stopped. HEAD works wherever GET does.
+//! now: 200 at the master's head, 502 failed, 409 stopped; `POST /verify` (`?repair=true`) compares too, 409 where rows
+//! differ. HEAD works wherever GET does.
 
-use axum::extract::State;
+use axum::extract::{Query, State};
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use prometheus::{Encoder, Registry, TextEncoder};
+use serde::Deserialize;
 use serde_json::json;
 use vski_replication::token::{self, Audience, Bearer, Secrets, TokenError};
 
@@ -19,6 +21,9 @@ use crate::supervisor::{AgentHandle, Outcome};
 
 /// Where the separate process takes a request to sync.
 pub(crate) const SYNC: &str = "/sync";
+
+/// Where it takes a request to compare.
+pub(crate) const VERIFY: &str = "/verify";
 
 /// What the handlers share.
 #[derive(Clone)]
@@ -36,6 +41,7 @@ pub(crate) fn router(admin: Admin) -> Router {
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .route(SYNC, post(sync))
+        .route(VERIFY, post(verify))
         .with_state(admin)
 }
 
@@ -63,6 +69,20 @@ async fn sync(State(admin): State<Admin>, headers: HeaderMap) -> Response {
         return refusal;
     }
     let report = admin.agent.sync_now().await;
+    (status_of(&report.outcome), Json(report)).into_response()
+}
+
+#[derive(Deserialize)]
+struct VerifyParams {
+    #[serde(default)]
+    repair: bool,
+}
+
+async fn verify(State(admin): State<Admin>, Query(params): Query<VerifyParams>, headers: HeaderMap) -> Response {
+    if let Err(refusal) = authorise(&admin.secrets, &headers) {
+        return refusal;
+    }
+    let report = admin.agent.verify_now(params.repair).await;
     (status_of(&report.outcome), Json(report)).into_response()
 }
 

@@ -22,10 +22,11 @@ use crate::backoff::{Backoff, Complaints};
 use crate::board::Board;
 use crate::config::Schedule;
 use crate::error::{self, AgentError, Recovery};
-use crate::round::{Inbox, Outcome, Waiting};
+use crate::round::{Answered, Ask, Inbox, Outcome, Verified, Waiting};
 use crate::source::{Changes, Listed, Source, SourceError};
 use crate::{blocking, bootstrap, lineage, verify};
 
+mod compare;
 mod repair;
 
 use repair::Repeats;
@@ -124,6 +125,8 @@ pub(crate) struct Agent {
     complaints: Complaints,
     /// How often it has converged lately.
     repeats: Repeats,
+    /// The comparison that the requests under way asked for.
+    verified: Option<Verified>,
 }
 
 impl Agent {
@@ -150,6 +153,7 @@ impl Agent {
             backoff: Backoff::default(),
             complaints: Complaints::default(),
             repeats: Repeats::default(),
+            verified: None,
         }
     }
 
@@ -218,7 +222,7 @@ impl Agent {
         let (position, at_head_ms) = match answer.changes {
             Changes::AtHead if wait.is_zero() => (position, answer.asked_ms),
             Changes::AtHead => (position, answer.answered_ms),
-            Changes::Entries(frames) => (self.apply(frames).await?, answer.answered_ms),
+            Changes::Entries(frames) => (self.apply(frames, u64::MAX).await?, answer.answered_ms),
             Changes::Diverged { common } => return Err(AgentError::Lost { common }),
             Changes::BelowBase { base } => return Err(AgentError::Pruned { base }),
         };
@@ -236,6 +240,7 @@ impl Agent {
             // Entries may have been committed between the head that the answer names and the answer.
             state.head = Some(if position.version > answer.head.version { position } else { answer.head });
         });
+        self.verify_if_asked().await?;
         self.answer(&Outcome::AtHead);
         Ok(Event::AtHead)
     }
@@ -261,15 +266,16 @@ impl Agent {
         Ok(standing)
     }
 
-    /// Verifies and applies a batch; returns where the copy stands then.
-    async fn apply(&mut self, frames: Vec<u8>) -> Result<Position, AgentError> {
+    /// Verifies a batch and applies it up to version `last`; returns where the copy stands then.
+    async fn apply(&mut self, frames: Vec<u8>, last: u64) -> Result<Position, AgentError> {
         let mut copy = self.copy.take().expect("a batch is asked for with the copy open");
         let (copy, applied, counts, took) = blocking::run(move || {
             let started = Instant::now();
-            let entries = match verify::entries(copy.position(), &frames) {
+            let mut entries = match verify::entries(copy.position(), &frames) {
                 Ok(entries) => entries,
                 Err(error) => return (copy, Err(error.into()), (0, 0), started.elapsed()),
             };
+            entries.retain(|entry| entry.version <= last);
             let applied = copy.apply(&entries);
             let done = entries.iter().filter(|entry| entry.version <= copy.position().version);
             let counts = done.fold((0, 0), |(count, bytes), entry| (count + 1, bytes + entry.payload.len() as u64));
@@ -443,9 +449,11 @@ impl Agent {
 
     fn answer(&mut self, outcome: &Outcome) {
         for waiting in self.answering.drain(..) {
+            let verified = if waiting.ask == Ask::Sync { None } else { self.verified.clone() };
             // Whoever asked may have gone.
-            let _ = waiting.send(outcome.clone());
+            let _ = waiting.reply.send(Answered { outcome: outcome.clone(), verified });
         }
+        self.verified = None;
     }
 }
 

@@ -1,4 +1,4 @@
-//! The commands `run`, `sync` and `status`, shared by `vski-sync-agent` and `vski-server agent`.
+//! The commands `run`, `sync`, `verify` and `status`, shared by `vski-sync-agent` and `vski-server agent`.
 //!
 //! A failure at start is one line on stderr and exit code 2. `sync` exits 0 at the master's head, 1 failed, 3 diverged
 //! or stopped; `status` exits 0, or 1 where there is nothing to tell.
@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 
 use crate::config::{NodeArgs, RetentionArgs, SyncArgs};
+use crate::round::Ask;
 
 mod run;
 mod status;
@@ -23,6 +24,8 @@ pub enum AgentCommand {
     Run(RunArgs),
     /// Bring DATA_DIR to the master's head now: through the running process, else by itself
     Sync(SyncNowArgs),
+    /// Sync, and compare every row with the master's at the same version
+    Verify(VerifyArgs),
     /// Show how the databases of DATA_DIR are doing
     Status(StatusArgs),
 }
@@ -52,6 +55,16 @@ pub struct SyncNowArgs {
     pub(crate) retention: RetentionArgs,
 }
 
+/// Settings of `verify`.
+#[derive(Args)]
+pub struct VerifyArgs {
+    #[command(flatten)]
+    pub(crate) sync: SyncNowArgs,
+    /// Where rows differ, fetch the master's
+    #[arg(long)]
+    pub(crate) repair: bool,
+}
+
 /// Settings of `status`.
 #[derive(Args)]
 pub struct StatusArgs {
@@ -68,7 +81,8 @@ pub struct StatusArgs {
 pub fn execute(command: AgentCommand) -> ExitCode {
     let outcome = match command {
         AgentCommand::Run(args) => run::execute(&args),
-        AgentCommand::Sync(args) => sync::execute(&args),
+        AgentCommand::Sync(args) => sync::execute(&args, Ask::Sync),
+        AgentCommand::Verify(args) => sync::execute(&args.sync, Ask::Verify { repair: args.repair }),
         AgentCommand::Status(args) => status::execute(&args),
     };
     outcome.unwrap_or_else(|error| {

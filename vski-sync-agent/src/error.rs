@@ -63,6 +63,12 @@ pub enum AgentError {
         /// What was found.
         conflict: Conflict,
     },
+    /// Compared with the master at the same version, rows differ.
+    #[error("compared with the master: {told}")]
+    Unequal {
+        /// Which tables and ranges.
+        told: String,
+    },
     /// Rows changed on the master that the log does not carry.
     #[error(
         "entry {version} says that the master's rows changed in a way that its log does not tell: by another program, or by \
@@ -153,6 +159,7 @@ impl AgentError {
             | Self::Pruned { .. }
             | Self::Conflict { .. }
             | Self::Uncaptured { .. }
+            | Self::Unequal { .. }
             | Self::Schema { .. }
             | Self::SchemaForgotten { .. } => Recovery::Converge,
             Self::Refused(_)

@@ -9,6 +9,8 @@ use prometheus::{GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeV
 use vski_replication::clock;
 use vski_replication::node::DatabaseState;
 
+use crate::round::Verified;
+
 /// Seconds that one transaction of applied entries takes.
 const APPLY_BUCKETS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
 
@@ -29,6 +31,8 @@ pub struct AgentMetrics {
     converges: IntCounterVec,
     converge_bytes: IntCounterVec,
     lost_reports: IntCounterVec,
+    verified: IntGaugeVec,
+    differing: IntGaugeVec,
     /// Without labels; empty until the skew is known.
     clock_skew: GaugeVec,
     /// How each database is doing: lag is computed from it at each scrape, so that it grows while nothing happens.
@@ -67,6 +71,8 @@ impl AgentMetrics {
             converges: IntCounterVec::new(opts("converges_total", "Times the copy was made equal in place."), db)?,
             converge_bytes: IntCounterVec::new(opts("converge_bytes_total", "Bytes fetched to do so."), db)?,
             lost_reports: IntCounterVec::new(opts("lost_reports_total", "Files written to .vski/lost."), db)?,
+            verified: IntGaugeVec::new(opts("verified_version", "Version at which the copy was last compared."), db)?,
+            differing: IntGaugeVec::new(opts("differing_ranges", "Ranges that differed then."), db)?,
             clock_skew: GaugeVec::new(
                 opts("clock_skew_seconds", "How far this node's clock is ahead of the master's."),
                 &[],
@@ -146,6 +152,13 @@ impl AgentMetrics {
         self.bootstraps.with_label_values(&[db]).inc();
     }
 
+    pub(crate) fn verified(&self, verified: &Verified) {
+        let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        let ranges: usize = verified.differences.iter().map(|difference| difference.ranges.len()).sum();
+        self.verified.with_label_values(&[&verified.db]).set(signed(verified.version));
+        self.differing.with_label_values(&[&verified.db]).set(signed(ranges as u64));
+    }
+
     pub(crate) fn converged(&self, db: &str, bytes: u64, lost: bool) {
         self.converges.with_label_values(&[db]).inc();
         self.converge_bytes.with_label_values(&[db]).inc_by(bytes);
@@ -172,6 +185,8 @@ impl AgentMetrics {
             Box::new(self.converges.clone()),
             Box::new(self.converge_bytes.clone()),
             Box::new(self.lost_reports.clone()),
+            Box::new(self.verified.clone()),
+            Box::new(self.differing.clone()),
             Box::new(self.clock_skew.clone()),
         ]
     }

@@ -1,4 +1,4 @@
-//! Requests to sync now, and their answers.
+//! Requests to sync or verify now, and their answers.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -25,6 +25,68 @@ pub struct SyncReport {
     pub dbs: Vec<DatabaseState>,
     /// The worst outcome among them.
     pub outcome: Outcome,
+    /// What was compared, if that was asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub verified: Vec<Verified>,
+}
+
+/// What is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ask {
+    /// To be at the master's head.
+    Sync,
+    /// To be compared with the master, too.
+    Verify {
+        /// Whether to converge where they differ.
+        repair: bool,
+    },
+}
+
+/// A copy compared with its master at one version.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Verified {
+    /// The database.
+    pub db: String,
+    /// The version at which both were compared.
+    pub version: u64,
+    /// Tables that were compared.
+    pub tables: usize,
+    /// Rows that the master has in them.
+    pub rows: u64,
+    /// Where they differ; empty is good.
+    pub differences: Vec<TableDifference>,
+}
+
+/// A table whose rows are not the master's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TableDifference {
+    /// Its name.
+    pub table: String,
+    /// The ranges that differ, by number, of the master's.
+    pub ranges: Vec<usize>,
+    /// How many ranges the master has.
+    pub of: usize,
+    /// Rows here.
+    pub rows_here: u64,
+    /// Rows on the master.
+    pub rows_on_master: u64,
+}
+
+impl Verified {
+    /// The differences in one line.
+    #[must_use]
+    pub fn told(&self) -> String {
+        let told = self.differences.iter().map(|difference| {
+            let TableDifference { table, ranges, of, rows_here, rows_on_master } = difference;
+            let some: Vec<String> = ranges.iter().take(8).map(ToString::to_string).collect();
+            let more = if ranges.len() > some.len() { ", ..." } else { "" };
+            let numbers = some.join(", ");
+            format!("table {table} differs in {} of {of} ranges ({numbers}{more}), {rows_here} rows here, {rows_on_master} there", ranges.len())
+        });
+        told.collect::<Vec<_>>().join("; ")
+    }
 }
 
 impl Outcome {
@@ -39,8 +101,18 @@ impl Outcome {
     }
 }
 
-/// Who waits for a database to be at the master's head.
-pub(crate) type Waiting = oneshot::Sender<Outcome>;
+/// How one database's part of a request ended.
+#[derive(Clone, Debug)]
+pub(crate) struct Answered {
+    pub(crate) outcome: Outcome,
+    pub(crate) verified: Option<Verified>,
+}
+
+/// Who waits for a database, and for what.
+pub(crate) struct Waiting {
+    pub(crate) ask: Ask,
+    pub(crate) reply: oneshot::Sender<Answered>,
+}
 
 /// Requests for one database. It outlives the task that serves it.
 #[derive(Default)]
@@ -50,10 +122,10 @@ pub(crate) struct Inbox {
 }
 
 impl Inbox {
-    /// Asks for a sync now; the receiver learns how it ended, and sees an error if the task ended before it.
-    pub(crate) fn request(&self) -> oneshot::Receiver<Outcome> {
-        let (sender, receiver) = oneshot::channel();
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).push(sender);
+    /// Asks for something now; the receiver learns how it ended, and sees an error if the task ended before it.
+    pub(crate) fn request(&self, ask: Ask) -> oneshot::Receiver<Answered> {
+        let (reply, receiver) = oneshot::channel();
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).push(Waiting { ask, reply });
         self.arrived.notify_one();
         receiver
     }
@@ -87,7 +159,11 @@ mod tests {
 
     #[test]
     fn a_report_survives_its_json_form() {
-        let report = SyncReport { dbs: vec![DatabaseState::new("a", "follow")], outcome: Outcome::Failed("x".into()) };
+        let report = SyncReport {
+            dbs: vec![DatabaseState::new("a", "follow")],
+            outcome: Outcome::Failed("x".into()),
+            verified: vec![],
+        };
         let json = serde_json::to_string(&report).unwrap();
         assert!(json.contains(r#""outcome":{"result":"failed","reason":"x"}"#), "{json}");
         assert_eq!(serde_json::from_str::<SyncReport>(&json).unwrap(), report);

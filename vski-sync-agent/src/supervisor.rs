@@ -32,7 +32,10 @@ use crate::source::{Identity, Listed, Source, SourceError};
 
 mod handle;
 
-pub use crate::round::{Outcome, SyncReport};
+pub use crate::round::{Ask, Outcome, SyncReport, Verified};
+
+/// What is asked of all databases, and by whom.
+type Request = (Ask, oneshot::Sender<SyncReport>);
 pub use handle::AgentHandle;
 pub(crate) use handle::SYNC_PATIENCE;
 
@@ -160,12 +163,12 @@ impl Supervisor {
         }
     }
 
-    async fn run(mut self, mut requests: mpsc::Receiver<oneshot::Sender<SyncReport>>) {
+    async fn run(mut self, mut requests: mpsc::Receiver<Request>) {
         loop {
             select! {
                 biased;
                 () = self.shutdown.cancelled() => break,
-                Some(reply) = requests.recv() => self.sync_now(reply).await,
+                Some((ask, reply)) = requests.recv() => self.ask_all(ask, reply).await,
                 listed = self.next_list() => self.heard(listed),
             }
         }
@@ -280,7 +283,7 @@ impl Supervisor {
     }
 
     /// Fetches the list, asks every database for the master's head, and answers when all have ended their round.
-    async fn sync_now(&mut self, reply: oneshot::Sender<SyncReport>) {
+    async fn ask_all(&mut self, ask: Ask, reply: oneshot::Sender<SyncReport>) {
         let listed = select! {
             () = self.shutdown.cancelled() => return,
             listed = self.context.source.status(None, Duration::ZERO) => listed,
@@ -290,20 +293,28 @@ impl Supervisor {
         let context = Arc::clone(&self.context);
         if let Some(outcome) = failure {
             // Whoever asked may have gone, here and below.
-            let _ = reply.send(SyncReport { dbs: context.board.states(), outcome });
+            let _ = reply.send(SyncReport { dbs: context.board.states(), outcome, verified: Vec::new() });
             return;
         }
-        let rounds: Vec<_> = self.tasks.values().map(|task| task.inbox.request()).collect();
+        let rounds: Vec<_> = self.tasks.values().map(|task| task.inbox.request(ask)).collect();
         tokio::spawn(async move {
-            let mut outcome = Outcome::AtHead;
+            let (mut outcome, mut verified) = (Outcome::AtHead, Vec::new());
             for round in rounds {
-                let ended = || Outcome::Failed("the agent stopped before the sync was done".to_owned());
-                outcome = outcome.or_worse(round.await.unwrap_or_else(|_| ended()));
+                match round.await {
+                    Ok(answered) => {
+                        outcome = outcome.or_worse(answered.outcome);
+                        verified.extend(answered.verified);
+                    }
+                    Err(_) => {
+                        let ended = "the agent stopped before the sync was done".to_owned();
+                        outcome = outcome.or_worse(Outcome::Failed(ended));
+                    }
+                }
             }
             // Whoever asked looks at `status` next.
             let board = Arc::clone(&context);
             blocking::run(move || board.board.flush()).await;
-            let _ = reply.send(SyncReport { dbs: context.board.states(), outcome });
+            let _ = reply.send(SyncReport { dbs: context.board.states(), outcome, verified });
         });
     }
 }

@@ -26,6 +26,9 @@ mod section5;
 /// Copies that no longer follow from their log are made equal in place.
 mod converge;
 
+/// Copies compared with their master.
+mod verify;
+
 /// Starts that are refused, with one line that says what to do.
 mod startup;
 

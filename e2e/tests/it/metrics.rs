@@ -46,6 +46,10 @@ fn the_documented_metrics_are_those_of_the_running_processes() -> Result<()> {
     eventually("the replicas have applied an entry", e2e::cluster::READY, || {
         Ok(embedded.client()?.count("posts")? == 1 && external.client()?.count("posts")? == 1)
     })?;
+    // Comparisons are told of once there was one.
+    let operator = vski_replication::token::Secrets::new(e2e::client::SECRET, None)
+        .mint(&vski_replication::token::Claims::operator());
+    replicas[1].with_token(&operator).send(reqwest::Method::POST, "/verify", None)?.ok()?;
     // Errors are counted once there are some.
     master.stop()?;
     let mut found = BTreeMap::new();

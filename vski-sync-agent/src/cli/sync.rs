@@ -1,4 +1,4 @@
-//! `sync`: through the process that holds the directory if there is one, else one round in this process.
+//! `sync` and `verify`: through the process that holds the directory if there is one, else one round in this process.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -15,26 +15,26 @@ use super::{SyncNowArgs, run, status};
 use crate::admin;
 use crate::config::{Schedule, SyncConfig};
 use crate::metrics::AgentMetrics;
-use crate::supervisor::{Outcome, SYNC_PATIENCE, Supervisor, SyncReport};
+use crate::supervisor::{Ask, Outcome, SYNC_PATIENCE, Supervisor, SyncReport, Verified};
 use crate::telemetry;
 
 /// Time for a report to come back, beyond the time that the sync may take.
 const MARGIN: Duration = Duration::from_secs(30);
 
-pub(super) fn execute(args: &SyncNowArgs) -> Result<ExitCode> {
+pub(super) fn execute(args: &SyncNowArgs, ask: Ask) -> Result<ExitCode> {
     let node = args.node.resolve()?;
     connection::check_version().map_err(anyhow::Error::msg)?;
     let holder = DataDir::open(&node.data_dir)?.holder()?;
     let runtime = tokio::runtime::Runtime::new().context("start the runtime")?;
     let report = if let Some(holder) = holder {
-        runtime.block_on(through(&holder, &node.secrets))?
+        runtime.block_on(through(&holder, &node.secrets, ask))?
     } else {
         let sync = SyncConfig { schedule: Schedule::Manual, ..args.sync.resolve()? };
         let telemetry = telemetry::init("vski-sync-agent", node.log_format, node.otlp_endpoint.as_deref());
         let metrics = AgentMetrics::register(&Registry::new()).context("register metrics")?;
         let report = runtime.block_on(async {
             let agent = Supervisor::start(run::prepare(node, sync, args.retention.resolve(), metrics, "agent")?)?;
-            let report = agent.sync_now().await;
+            let report = agent.ask(ask).await;
             agent.shutdown().await;
             anyhow::Ok(report)
         })?;
@@ -42,15 +42,24 @@ pub(super) fn execute(args: &SyncNowArgs) -> Result<ExitCode> {
         report
     };
     print!("{}", status::table(&report.dbs));
+    for verified in &report.verified {
+        let Verified { db, version, tables, rows, .. } = verified;
+        let verdict = if verified.differences.is_empty() { "equal to the master".to_owned() } else { verified.told() };
+        println!("{db}: {verdict}, compared at version {version}: {tables} tables, {rows} rows");
+    }
     Ok(exit_code(&report.outcome))
 }
 
 /// Asks the process that holds the directory.
-async fn through(holder: &Holder, secrets: &Secrets) -> Result<SyncReport> {
-    let path = match holder.role.as_str() {
-        "agent" => admin::SYNC,
-        "replica" => route::SYNC,
+async fn through(holder: &Holder, secrets: &Secrets, ask: Ask) -> Result<SyncReport> {
+    let (sync, verify) = match holder.role.as_str() {
+        "agent" => (admin::SYNC, admin::VERIFY),
+        "replica" => (route::SYNC, route::VERIFY),
         _ => bail!("DATA_DIR is in use by {holder}, which follows no master: nothing to sync"),
+    };
+    let path = match ask {
+        Ask::Sync => sync.to_owned(),
+        Ask::Verify { repair } => format!("{verify}?repair={repair}"),
     };
     let Some(base) = &holder.admin else {
         bail!("DATA_DIR is in use by {holder}, which does not listen yet: try again in a moment");
@@ -64,7 +73,8 @@ async fn through(holder: &Holder, secrets: &Secrets) -> Result<SyncReport> {
         .timeout(SYNC_PATIENCE + MARGIN)
         .send()
         .await;
-    let failed = |reason: String| SyncReport { dbs: Vec::new(), outcome: Outcome::Failed(reason) };
+    let failed =
+        |reason: String| SyncReport { dbs: Vec::new(), outcome: Outcome::Failed(reason), verified: Vec::new() };
     let response = match response {
         Ok(response) => response,
         Err(error) => return Ok(failed(format!("reach {holder} at {base}: {}", crate::error::chain(&error)))),

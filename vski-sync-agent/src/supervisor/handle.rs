@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use vski_replication::datadir::{DataDirError, DirLock};
 use vski_replication::node::DatabaseState;
 
-use super::{Outcome, SyncReport};
+use super::{Ask, Outcome, Request, SyncReport};
 use crate::agent::Context;
 
 /// How long a requested sync is waited for.
@@ -19,7 +19,7 @@ pub(crate) const SYNC_PATIENCE: Duration = Duration::from_secs(10 * 60);
 #[derive(Clone)]
 pub struct AgentHandle {
     context: Arc<Context>,
-    requests: mpsc::Sender<oneshot::Sender<SyncReport>>,
+    requests: mpsc::Sender<Request>,
     shutdown: CancellationToken,
     done: CancellationToken,
     /// `None` once the supervisor has ended and let the directory go.
@@ -29,7 +29,7 @@ pub struct AgentHandle {
 impl AgentHandle {
     pub(super) fn new(
         context: Arc<Context>,
-        requests: mpsc::Sender<oneshot::Sender<SyncReport>>,
+        requests: mpsc::Sender<Request>,
         shutdown: CancellationToken,
         done: CancellationToken,
         lock: Arc<Mutex<Option<DirLock>>>,
@@ -39,9 +39,20 @@ impl AgentHandle {
 
     /// Fetches the list of databases and brings each to where the master stands now. Waits at most ten minutes.
     pub async fn sync_now(&self) -> SyncReport {
-        let failed = |reason: String| SyncReport { dbs: self.states(), outcome: Outcome::Failed(reason) };
+        self.ask(Ask::Sync).await
+    }
+
+    /// The same, and compares each database with the master; with `repair`, those that differ converge.
+    pub async fn verify_now(&self, repair: bool) -> SyncReport {
+        self.ask(Ask::Verify { repair }).await
+    }
+
+    /// Does what is asked with every database.
+    pub(crate) async fn ask(&self, ask: Ask) -> SyncReport {
+        let failed =
+            |reason: String| SyncReport { dbs: self.states(), outcome: Outcome::Failed(reason), verified: Vec::new() };
         let (reply, report) = oneshot::channel();
-        if self.requests.send(reply).await.is_err() {
+        if self.requests.send((ask, reply)).await.is_err() {
             return failed("the agent is stopping".to_owned());
         }
         match timeout(SYNC_PATIENCE, report).await {
