@@ -16,6 +16,9 @@ mod retention;
 /// Manual migrations.
 mod migration;
 
+/// What SQLite's session extension gets wrong if it is let.
+mod pitfalls;
+
 /// Limits of the write path.
 mod limits;
 
