@@ -29,6 +29,9 @@ mod converge;
 /// Copies compared with their master.
 mod verify;
 
+/// A large first copy, interrupted.
+mod big;
+
 /// Starts that are refused, with one line that says what to do.
 mod startup;
 
