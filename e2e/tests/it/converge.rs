@@ -205,3 +205,40 @@ fn a_damaged_file_is_set_aside_and_fetched_anew_under_a_running_server() -> Resu
     ensure!(reply.status == 403);
     Ok(())
 }
+
+#[test]
+fn a_replica_that_fell_off_the_log_heals_while_it_is_read() -> Result<()> {
+    let cluster = Cluster::new()?;
+    let mut master = cluster.master("master")?.env("RETENTION_BYTES", "20KiB");
+    master.start()?;
+    let admin = master.admin()?;
+    admin.create_collection("posts", &[("title", "text"), ("n", "number")])?;
+    let generation = |n: u64| -> Vec<String> {
+        (0..1_000).map(|_| json!({"title": "text ".repeat(10), "n": n}).to_string()).collect()
+    };
+    import(&cluster, &master, &generation(1))?;
+    let mut replica = cluster.external("replica", &master)?;
+    replica.start()?;
+    wait_level(&master, &replica)?;
+    replica.agent.as_mut().context("an agent")?.stop()?;
+    let left = e2e::offline::position(&replica.file("default"))?;
+
+    (2..10).try_for_each(|n| import(&cluster, &master, &generation(n)))?;
+    let path = format!(
+        "{}?db=default&epoch={}&version={}&chain={}",
+        vski_replication::names::route::CHANGESET,
+        left.epoch,
+        left.version,
+        left.chain
+    );
+    let peer = master.client()?.with_token(&e2e::client::replica_token("replica"));
+    eventually("the master has pruned what the replica needs", READY, || Ok(peer.get(&path)?.status == 410))?;
+    let client = replica.client()?;
+    replica.agent.as_mut().context("an agent")?.start()?;
+    eventually("every answer is whole, and at last the new one", READY, || {
+        let total = client.get("/api/collections/posts/records?perPage=1")?.ok()?.json()?["totalItems"].as_u64();
+        ensure!(total == Some(1_000) || total == Some(9_000), "half a state: {total:?}");
+        Ok(total == Some(9_000))
+    })?;
+    wait_level(&master, &replica)
+}
