@@ -29,6 +29,9 @@ mod converge;
 /// Copies compared with their master.
 mod verify;
 
+/// Random rounds of kills, freezes, restores and edits.
+mod rounds;
+
 /// A large first copy, interrupted.
 mod big;
 
