@@ -42,6 +42,8 @@ pub mod route {
     pub const REPLICAS: &str = "/api/replica/replicas";
     /// On a replica: sync now. `POST`.
     pub const SYNC: &str = "/api/replica/sync";
+    /// On a replica: stop following and let the directory's lock go. `POST`.
+    pub const RELEASE: &str = "/api/replica/release";
 }
 
 /// Header names, in lower case as HTTP/2 and the `http` crate want them.
