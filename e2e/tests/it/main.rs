@@ -26,6 +26,9 @@ mod section5;
 /// Copies that no longer follow from their log are made equal in place.
 mod converge;
 
+/// A replica becomes the master, and the old master a replica.
+mod promote;
+
 /// Starts that are refused, with one line that says what to do.
 mod startup;
 

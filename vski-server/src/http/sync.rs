@@ -1,25 +1,30 @@
-//! `POST /api/replica/sync`: bring this replica to its master's head now, and say how it went.
+//! What a replica does on request. `POST /api/replica/sync`: bring it to its master's head now, and say how it went.
+//! `POST /api/replica/release`, for operators: stop following and let the directory go; reads are served on.
 
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Json, Router};
+use vski_replication::names::route;
+use vski_sync_agent::admin;
 use vski_sync_agent::supervisor::{AgentHandle, Outcome};
 
 use super::error::ApiError;
-use super::extract::Peer;
-use crate::app::{App, Databases};
+use super::extract::{Caller, Peer};
+use crate::app::{AdminToken, App, Databases};
 
 /// The route of a replica; `agent` is the embedded one.
 pub fn router(app: App, agent: Option<AgentHandle>) -> Router {
+    let released = agent.clone();
     let sync = move |State(app): State<App>, _peer: Peer| sync_now(app, agent.clone());
-    Router::new().route(vski_replication::names::route::SYNC, post(sync)).with_state(app)
+    let release = move |State(app): State<App>, caller: Caller| release(app, caller, released.clone());
+    Router::new().route(route::SYNC, post(sync)).route(route::RELEASE, post(release)).with_state(app)
 }
 
 /// 200 at the head, 502 where the master could not be followed, 409 where a database has stopped.
 async fn sync_now(app: App, agent: Option<AgentHandle>) -> Result<Response, ApiError> {
-    let Some(agent) = agent else { return Err(external_agent(&app)) };
+    let Some(agent) = agent else { return Err(external_agent(&app, admin::SYNC)) };
     let report = agent.sync_now().await;
     let status = match &report.outcome {
         Outcome::AtHead => StatusCode::OK,
@@ -29,11 +34,21 @@ async fn sync_now(app: App, agent: Option<AgentHandle>) -> Result<Response, ApiE
     Ok((status, Json(report)).into_response())
 }
 
-fn external_agent(app: &App) -> ApiError {
+/// 204 once the lock is free. The transaction under way is finished first.
+async fn release(app: App, caller: Caller, agent: Option<AgentHandle>) -> Result<StatusCode, ApiError> {
+    let AdminToken::Operator = caller.require_admin()? else {
+        return Err(ApiError::forbidden("only commands on this machine may do this: send an operator's token"));
+    };
+    let Some(agent) = agent else { return Err(external_agent(&app, admin::RELEASE)) };
+    agent.release().await;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+fn external_agent(app: &App, path: &str) -> ApiError {
     let holder = match &app.databases {
         Databases::Replica(replica) => replica.dir().holder().ok().flatten(),
         Databases::Master(_) => None,
     };
     let place = holder.and_then(|holder| holder.admin).unwrap_or_else(|| "its AGENT_ADDR".to_owned());
-    ApiError::new(StatusCode::CONFLICT, format!("this replica's agent is a process of its own: POST /sync to {place}"))
+    ApiError::new(StatusCode::CONFLICT, format!("this replica's agent is a process of its own: POST {path} to {place}"))
 }
