@@ -44,6 +44,8 @@ pub mod route {
     pub const SYNC: &str = "/api/replica/sync";
     /// On a replica: compare with the master. `POST`, `?repair=true` converges where rows differ.
     pub const VERIFY: &str = "/api/replica/verify";
+    /// On a replica: stop following and let the directory's lock go. `POST`.
+    pub const RELEASE: &str = "/api/replica/release";
 }
 
 /// Header names, in lower case as HTTP/2 and the `http` crate want them.

@@ -13,6 +13,10 @@ use crate::connection;
 use crate::datadir::{DataDir, DataDirError, DirLock, Holder};
 use crate::position::Position;
 
+mod promotion;
+
+pub use promotion::{Promotion, was_promoted};
+
 const TABLES: &str = "
     CREATE TABLE IF NOT EXISTS node (one INTEGER PRIMARY KEY CHECK (one = 1), role TEXT NOT NULL);
     CREATE TABLE IF NOT EXISTS databases (
@@ -109,10 +113,12 @@ pub fn check_role(dir: &DataDir, recorded: Option<Role>, wanted: Role) -> Result
             recorded: recorded.name(),
             repair: match recorded {
                 Role::Master => {
-                    "start it with REPLICA_MODE=master and no sync agent, or set DATA_DIR to another directory"
+                    "start it with REPLICA_MODE=master and no sync agent, set DATA_DIR to another directory, or make it \
+                     a replica's by: vski-server demote"
                 }
                 Role::Replica => {
-                    "start it with REPLICA_MODE=replica and MASTER_URL, or set DATA_DIR to another directory"
+                    "start it with REPLICA_MODE=replica and MASTER_URL, set DATA_DIR to another directory, or make it \
+                     a master's by: vski-server promote"
                 }
             },
         }),
@@ -213,6 +219,7 @@ impl NodeDb {
     pub fn open(dir: &DataDir) -> rusqlite::Result<Self> {
         let conn = connection::writer(&path(dir))?;
         conn.execute_batch(TABLES)?;
+        conn.execute_batch(promotion::TABLES)?;
         let has_version: bool = conn.query_row(
             "SELECT EXISTS (SELECT 1 FROM pragma_table_info('replicas') WHERE name = 'version')",
             [],

@@ -62,7 +62,7 @@ mod node_writer;
 pub mod metrics;
 
 /// The listener of the separate process: probes, metrics, sync now.
-mod admin;
+pub mod admin;
 
 /// The commands run, sync and status.
 pub mod cli;

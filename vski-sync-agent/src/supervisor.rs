@@ -319,6 +319,20 @@ impl Supervisor {
     }
 }
 
+/// Brings the databases to where the master stands now, and ends: the directory's lock is let go. Settings that do not
+/// poll (`Schedule::Manual`) are meant for it.
+pub async fn sync_once(config: AgentConfig) -> Result<SyncReport, StartError> {
+    ask_once(config, Ask::Sync).await
+}
+
+/// Does what is asked once, with an agent of its own.
+pub(crate) async fn ask_once(config: AgentConfig, ask: Ask) -> Result<SyncReport, StartError> {
+    let agent = Supervisor::start(config)?;
+    let report = agent.ask(ask).await;
+    agent.shutdown().await;
+    Ok(report)
+}
+
 /// Runs one database's task until it is told to end, and starts it anew when it panics.
 async fn keep_running(
     db: String,

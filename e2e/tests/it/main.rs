@@ -35,6 +35,9 @@ mod rounds;
 /// A large first copy, interrupted.
 mod big;
 
+/// A replica becomes the master, and the old master a replica.
+mod promote;
+
 /// Starts that are refused, with one line that says what to do.
 mod startup;
 

@@ -18,6 +18,12 @@ mod sql;
 /// `replicas`.
 mod replicas;
 
+/// `promote`.
+mod promote;
+
+/// `demote`.
+mod demote;
+
 /// `demo`.
 mod demo;
 
@@ -53,6 +59,10 @@ enum Command {
     Sql(sql::SqlArgs),
     /// Show the replicas that this master has heard of, and how they are doing
     Replicas(replicas::ReplicasArgs),
+    /// Make a replica's directory a master's, after its master was lost or is to be replaced
+    Promote(promote::PromoteArgs),
+    /// Make a stopped master's directory a replica's, so that it can follow the new master
+    Demote(demote::DemoteArgs),
     /// Start a master and replicas on this machine, with real data to try
     Demo(demo::DemoArgs),
     /// The sync agent: the same program as vski-sync-agent
@@ -70,6 +80,8 @@ pub fn main() -> ExitCode {
         Command::Import(args) => report(import::execute(&args)),
         Command::Sql(args) => report(sql::execute(&args)),
         Command::Replicas(args) => report(replicas::execute(&args)),
+        Command::Promote(args) => report(promote::execute(&args)),
+        Command::Demote(args) => report(demote::execute(&args)),
         Command::Demo(args) => report(demo::execute(&args)),
         Command::Agent(command) => vski_sync_agent::cli::execute(command),
     }

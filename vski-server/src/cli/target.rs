@@ -204,7 +204,14 @@ impl Api {
         Ok(Self { client: client(TIMEOUT)?, url: url.to_owned(), secrets: secrets.clone() })
     }
 
-    async fn call(&self, method: Method, path: &str, db: Option<&str>, body: Option<String>) -> Result<Value, Failure> {
+    /// One request: the answer's JSON, or the reason of a refusal.
+    pub async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        db: Option<&str>,
+        body: Option<String>,
+    ) -> Result<Value, Failure> {
         let (status, answer) = self.send(method, path, db, body).await.map_err(Failure::work)?;
         if status.is_success() {
             return Ok(answer);

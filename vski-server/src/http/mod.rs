@@ -24,7 +24,7 @@ mod replica;
 /// What replicas ask about a snapshot's content.
 mod compare;
 
-/// What a replica does on request: sync now.
+/// What a replica does on request: sync now, let the directory go.
 mod sync;
 
 /// Where a write stands, on its answer and on the next read.

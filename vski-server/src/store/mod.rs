@@ -36,6 +36,9 @@ pub mod master;
 /// All databases of a replica, as they arrive.
 pub mod replica;
 
+/// A replica's databases on their way to being a master's.
+pub mod promotion;
+
 /// Heads of logs that another process extends.
 pub mod heads;
 

@@ -1,4 +1,5 @@
-//! `run`: the separate process, from its settings to its end.
+//! `run`: the separate process, from its settings to its end. On a directory that was promoted to master it has nothing
+//! to do, which is no mistake: it says so and stays up, so that its supervisor does not start it again and again.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
@@ -6,7 +7,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use prometheus::Registry;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use vski_replication::changelog::Retention;
 use vski_replication::connection;
@@ -37,12 +38,13 @@ async fn serve(node_config: NodeConfig, sync_config: SyncConfig, retention: Rete
     let secrets = node_config.secrets.clone();
     let registry = Registry::new();
     let metrics = AgentMetrics::register(&registry).context("register metrics")?;
+    let dir = DataDir::open(&node_config.data_dir)?;
+    if node::was_promoted(&dir).context("read node.db")? {
+        return idle(registry, addr).await;
+    }
     let config = prepare(node_config, sync_config, retention, metrics.clone(), "agent")?;
     let (dir, node_id, master) = (config.dir.clone(), config.node_id.clone(), config.sync_config.master_url.clone());
-    let listener = TcpListener::bind(addr)
-        .await
-        .with_context(|| format!("cannot listen on AGENT_ADDR {addr}, set it to a free address"))?;
-    let bound = listener.local_addr().context("read the listener's address")?;
+    let (listener, bound) = listen(addr).await?;
     let agent = Supervisor::start(config)?;
     agent.set_admin(reachable(bound))?;
     tracing::info!(id = node_id, %master, dir = %dir.root().display(), address = %bound, "agent listening");
@@ -60,6 +62,25 @@ async fn serve(node_config: NodeConfig, sync_config: SyncConfig, retention: Rete
     Ok(if told_to_stop { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+/// Answers probes until told to stop.
+async fn idle(registry: Registry, addr: &str) -> Result<ExitCode> {
+    let (listener, bound) = listen(addr).await?;
+    tracing::info!(address = %bound, "agent listening");
+    tracing::warn!("this directory was promoted to master: nothing to sync");
+    let mut signals = signals()?;
+    let stopped = async move { signals.next().await };
+    axum::serve(listener, admin::idle_router(registry)).with_graceful_shutdown(stopped).await?;
+    tracing::info!("agent stopped");
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn listen(addr: &str) -> Result<(TcpListener, SocketAddr)> {
+    let bound = TcpListener::bind(addr).await;
+    let listener = bound.with_context(|| format!("cannot listen on AGENT_ADDR {addr}, set it to a free address"))?;
+    let bound = listener.local_addr().context("read the listener's address")?;
+    Ok((listener, bound))
+}
+
 /// Takes the directory for an agent of `role` and puts together what it needs.
 pub(super) fn prepare(
     node_config: NodeConfig,
@@ -75,15 +96,38 @@ pub(super) fn prepare(
     Ok(AgentConfig { dir, lock, node, node_id, node_config, sync_config, retention, metrics })
 }
 
-/// Whether a signal came; `false` if the agent ended by itself.
+/// Whether a signal came; `false` if the agent ended by itself. One that was asked to let the directory go did not.
 async fn until_stopped(agent: &AgentHandle) -> Result<bool> {
-    let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
-    Ok(tokio::select! {
-        _ = terminate.recv() => true,
-        _ = interrupt.recv() => true,
-        () = agent.finished() => false,
-    })
+    let mut signals = signals()?;
+    tokio::select! {
+        () = signals.next() => return Ok(true),
+        () = agent.finished() => {}
+    }
+    if agent.is_released() {
+        signals.next().await;
+    }
+    Ok(agent.is_released())
+}
+
+/// What ends the process.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+fn signals() -> Result<Signals> {
+    let terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
+    let interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
+    Ok(Signals { terminate, interrupt })
+}
+
+impl Signals {
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }
 
 /// The URL for commands on this machine: a listener on all addresses is reached on the loopback one.

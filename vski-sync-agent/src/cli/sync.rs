@@ -15,7 +15,7 @@ use super::{SyncNowArgs, run, status};
 use crate::admin;
 use crate::config::{Schedule, SyncConfig};
 use crate::metrics::AgentMetrics;
-use crate::supervisor::{Ask, Outcome, SYNC_PATIENCE, Supervisor, SyncReport, Verified};
+use crate::supervisor::{self, Ask, Outcome, SYNC_PATIENCE, SyncReport, Verified};
 use crate::telemetry;
 
 /// Time for a report to come back, beyond the time that the sync may take.
@@ -33,10 +33,8 @@ pub(super) fn execute(args: &SyncNowArgs, ask: Ask) -> Result<ExitCode> {
         let telemetry = telemetry::init("vski-sync-agent", node.log_format, node.otlp_endpoint.as_deref());
         let metrics = AgentMetrics::register(&Registry::new()).context("register metrics")?;
         let report = runtime.block_on(async {
-            let agent = Supervisor::start(run::prepare(node, sync, args.retention.resolve(), metrics, "agent")?)?;
-            let report = agent.ask(ask).await;
-            agent.shutdown().await;
-            anyhow::Ok(report)
+            let config = run::prepare(node, sync, args.retention.resolve(), metrics, "agent")?;
+            anyhow::Ok(supervisor::ask_once(config, ask).await?)
         })?;
         telemetry.shutdown();
         report

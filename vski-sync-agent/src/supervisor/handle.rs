@@ -24,6 +24,8 @@ pub struct AgentHandle {
     done: CancellationToken,
     /// `None` once the supervisor has ended and let the directory go.
     lock: Arc<Mutex<Option<DirLock>>>,
+    /// Set once, by [`AgentHandle::release`]: the end was asked for, and the process stays.
+    released: CancellationToken,
 }
 
 impl AgentHandle {
@@ -34,7 +36,7 @@ impl AgentHandle {
         done: CancellationToken,
         lock: Arc<Mutex<Option<DirLock>>>,
     ) -> Self {
-        Self { context, requests, shutdown, done, lock }
+        Self { context, requests, shutdown, done, lock, released: CancellationToken::new() }
     }
 
     /// Fetches the list of databases and brings each to where the master stands now. Waits at most ten minutes.
@@ -53,7 +55,9 @@ impl AgentHandle {
             |reason: String| SyncReport { dbs: self.states(), outcome: Outcome::Failed(reason), verified: Vec::new() };
         let (reply, report) = oneshot::channel();
         if self.requests.send((ask, reply)).await.is_err() {
-            return failed("the agent is stopping".to_owned());
+            let reason =
+                if self.is_released() { "the agent has let the directory go" } else { "the agent is stopping" };
+            return failed(reason.to_owned());
         }
         match timeout(SYNC_PATIENCE, report).await {
             Ok(Ok(report)) => report,
@@ -84,6 +88,19 @@ impl AgentHandle {
     pub async fn shutdown(&self) {
         self.shutdown.cancel();
         self.finished().await;
+    }
+
+    /// Ends the supervisor, so that a command on this machine can take the directory, while the process stays.
+    pub async fn release(&self) {
+        self.released.cancel();
+        tracing::info!("letting the directory go, as a command asks: nothing is synced until the next start");
+        self.shutdown().await;
+    }
+
+    /// Whether the end was asked for by [`Self::release`].
+    #[must_use]
+    pub fn is_released(&self) -> bool {
+        self.released.is_cancelled()
     }
 
     /// Returns when the supervisor has ended, for whatever reason.

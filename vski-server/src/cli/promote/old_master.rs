@@ -1,0 +1,132 @@
+use std::time::Duration;
+
+use prometheus::Registry;
+use vski_replication::datadir::DirLock;
+use vski_replication::node::NodeDb;
+use vski_replication::position::Position;
+use vski_sync_agent::config::SyncConfig;
+use vski_sync_agent::error;
+use vski_sync_agent::metrics::AgentMetrics;
+use vski_sync_agent::source::{Identity, Listed, Source, SourceError};
+use vski_sync_agent::supervisor::{self, AgentConfig, Outcome};
+
+use super::super::Failure;
+use super::{Promotion, told};
+use crate::store::promotion;
+
+/// What the old master says when it is asked for its positions.
+pub(super) enum Word {
+    /// There is nobody to ask, or no reason to.
+    NotAsked,
+    /// Nothing, or a proxy says that it is gone.
+    Silent(String),
+    /// It is there and does not let this node follow it.
+    Refuses(String),
+    /// Where its databases stand.
+    Answers(Vec<Listed>),
+}
+
+impl Word {
+    /// How many entries a copy lacks; `None` where that is not known.
+    pub(super) fn missing(&self, name: &str, position: Position) -> Option<u64> {
+        let Self::Answers(listed) = self else { return None };
+        let head = listed.iter().find(|listed| listed.name == name)?.head();
+        (head.epoch.generation >= position.epoch.generation).then(|| head.version.saturating_sub(position.version))
+    }
+
+    /// What a promotion does about it.
+    pub(super) fn step(&self) -> String {
+        match self {
+            Self::NotAsked => "fetch nothing from the old master".to_owned(),
+            Self::Silent(reason) => format!("go on without the old master, which does not answer ({reason}),"),
+            Self::Refuses(reason) => format!("refuse, unless forced, because of the old master ({reason})"),
+            Self::Answers(_) => "fetch what is missing from the old master".to_owned(),
+        }
+    }
+}
+
+impl Promotion {
+    /// Asks the old master for its positions.
+    pub(super) async fn ask(&self) -> Word {
+        let Some(sync) = &self.sync else { return Word::NotAsked };
+        let source = self.identity().and_then(|id| Ok(Source::new(sync, id)?));
+        let source = match source {
+            Ok(source) => source,
+            Err(error) => return Word::Refuses(format!("{error:#}")),
+        };
+        match source.status(None, Duration::ZERO).await {
+            Ok(listed) => Word::Answers(listed),
+            Err(error) if is_gone(&error) => Word::Silent(error::chain(&error)),
+            Err(error) => Word::Refuses(error::chain(&error)),
+        }
+    }
+
+    /// Brings every database to the old master's head, if there is one to be had.
+    pub(super) async fn catch_up(&self, lock: DirLock, node: NodeDb) -> Result<(DirLock, NodeDb), Failure> {
+        let Some(sync) = &self.sync else {
+            println!("MASTER_URL is not set: nothing is fetched from the old master");
+            return Ok((lock, node));
+        };
+        let url = &sync.master_url;
+        match self.ask().await {
+            Word::Answers(_) => {}
+            Word::Refuses(reason) => {
+                self.insist(&format!("the old master at {url} answers and cannot be followed: {reason}"))?;
+                return Ok((lock, node));
+            }
+            Word::NotAsked | Word::Silent(_) => {
+                println!("the old master at {url} does not answer: what it took since is not here");
+                return Ok((lock, node));
+            }
+        }
+        let before = self.entries()?;
+        let outcome = self.sync(sync.clone(), lock, node).await?;
+        let claimed = self.take().await?;
+        match outcome {
+            Outcome::AtHead => println!("{} entries came from the old master", self.entries()?.saturating_sub(before)),
+            Outcome::Failed(reason) | Outcome::Stopped(reason) => {
+                self.insist(&format!("the old master at {url} answers and its head was not reached: {reason}"))?;
+            }
+        }
+        println!("the old master at {url} still answers: stop it, what it takes from now on will be lost");
+        Ok(claimed)
+    }
+
+    /// One sync by the agent's own code. The lock is let go at its end.
+    async fn sync(&self, sync_config: SyncConfig, lock: DirLock, node: NodeDb) -> Result<Outcome, Failure> {
+        let (dir, node_config) = (self.dir.clone(), self.config.clone());
+        let node_id = dir.node_id(node_config.replica_id.as_deref()).map_err(Failure::setup)?;
+        let metrics = AgentMetrics::register(&Registry::new()).map_err(Failure::setup)?;
+        let retention = self.retention;
+        let config = AgentConfig { dir, lock, node, node_id, node_config, sync_config, retention, metrics };
+        Ok(supervisor::sync_once(config).await.map_err(Failure::setup)?.outcome)
+    }
+
+    fn identity(&self) -> anyhow::Result<Identity> {
+        let id = self.dir.node_id(self.config.replica_id.as_deref())?;
+        Ok(Identity::new(self.config.secrets.clone(), id, self.config.public_url.clone()))
+    }
+
+    /// Entries of all databases.
+    fn entries(&self) -> Result<u64, Failure> {
+        Ok(promotion::copies(&self.dir).map_err(told)?.iter().map(|copy| copy.position.version).sum())
+    }
+
+    /// Goes on if the operator wants it all the same.
+    fn insist(&self, obstacle: &str) -> Result<(), Failure> {
+        if self.force {
+            println!("{obstacle}; going on, as --force says");
+            return Ok(());
+        }
+        Err(Failure::work(format!("{obstacle}; nothing was promoted, --force promotes all the same")))
+    }
+}
+
+/// Whether nobody is there: no connection, or a proxy that has nobody to pass the request on to.
+fn is_gone(error: &SourceError) -> bool {
+    match error {
+        SourceError::Unreachable { .. } | SourceError::Silent { .. } | SourceError::Overloaded { .. } => true,
+        SourceError::Refused { status, .. } => *status >= 500,
+        _ => false,
+    }
+}

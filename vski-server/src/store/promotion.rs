@@ -1,0 +1,87 @@
+//! The databases of a replica's directory on their way to being a master's. Nobody else writes them meanwhile: the
+//! caller holds the directory's lock.
+
+use std::path::Path;
+
+use rusqlite::{Connection, Transaction, TransactionBehavior};
+use vski_replication::connection;
+use vski_replication::datadir::DataDir;
+use vski_replication::entry::{EpochChange, EpochReason, Kind};
+use vski_replication::position::{Epoch, EpochId, Position};
+use vski_replication::{changelog, schema};
+
+use super::error::StoreError;
+
+/// A database that is here.
+pub struct Copy {
+    /// Its name.
+    pub name: String,
+    /// Where its log ends.
+    pub position: Position,
+}
+
+/// The databases of a directory, by name. One that no master could open is refused.
+pub fn copies(dir: &DataDir) -> Result<Vec<Copy>, StoreError> {
+    let copy = |name: String| {
+        let path = dir.database(&name);
+        let position = examine(&path).map_err(|error| {
+            let (path, reason) = (path.display(), error.describe());
+            StoreError::Invalid(format!("{path} cannot become a master's: {reason}; move the file away"))
+        })?;
+        Ok(Copy { name, position })
+    };
+    dir.databases()?.into_iter().map(copy).collect()
+}
+
+fn examine(path: &Path) -> Result<Position, StoreError> {
+    let conn = connection::reader(path)?;
+    changelog::database_id(&conn)?;
+    let problems: Vec<_> = schema::gate::problems(&conn)?.iter().map(ToString::to_string).collect();
+    if !problems.is_empty() {
+        return Err(StoreError::Invalid(problems.join("; ")));
+    }
+    Ok(changelog::head(&conn)?.position)
+}
+
+/// Begins the next generation under epoch `id`, durably, unless that was done already. Returns where the log ends.
+pub fn begin_epoch(path: &Path, id: EpochId) -> Result<Position, StoreError> {
+    let conn = connection::writer(path)?;
+    let transaction = Transaction::new_unchecked(&conn, TransactionBehavior::Immediate)?;
+    let position = append_epoch(&transaction, id)?;
+    transaction.commit()?;
+    Ok(position)
+}
+
+fn append_epoch(conn: &Connection, id: EpochId) -> Result<Position, StoreError> {
+    let head = changelog::head(conn)?;
+    if head.position.epoch.id == id {
+        return Ok(head.position);
+    }
+    let epoch = Epoch { generation: head.position.epoch.generation + 1, id };
+    let change = EpochChange { reason: EpochReason::Promoted };
+    let payload = serde_json::to_vec(&change).expect("a unit enum always serialises");
+    let entry = head.next(Kind::Epoch, epoch, head.schema_hash, payload);
+    changelog::append(conn, &entry)?;
+    Ok(entry.position())
+}
+
+#[cfg(test)]
+mod tests {
+    use vski_replication::position::DatabaseId;
+
+    use super::*;
+
+    #[test]
+    fn one_promotion_begins_one_generation_and_the_next_promotion_another() {
+        let temporary = tempfile::tempdir().unwrap();
+        let path = temporary.path().join("default.db");
+        changelog::create(&connection::writer(&path).unwrap(), DatabaseId::random()).unwrap();
+        let [first, second] = [[1; 8], [2; 8]].map(EpochId);
+        let promoted = begin_epoch(&path, first).unwrap();
+        assert_eq!((promoted.epoch, promoted.version), (Epoch { generation: 2, id: first }, 1));
+        assert_eq!(begin_epoch(&path, first).unwrap(), promoted, "run again");
+        // The head is a promotion's entry, but of another node: to stay in its epoch would be two masters in one.
+        let again = begin_epoch(&path, second).unwrap();
+        assert_eq!((again.epoch, again.version), (Epoch { generation: 3, id: second }, 2));
+    }
+}
