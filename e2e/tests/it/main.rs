@@ -61,3 +61,6 @@ mod rotation;
 
 /// A master behind TLS.
 mod https;
+
+/// What a node's doctor finds.
+mod doctor;

@@ -18,6 +18,9 @@ mod sql;
 /// `replicas`.
 mod replicas;
 
+/// `doctor`.
+mod doctor;
+
 /// `demo`.
 mod demo;
 
@@ -53,6 +56,8 @@ enum Command {
     Sql(sql::SqlArgs),
     /// Show the replicas that this master has heard of, and how they are doing
     Replicas(replicas::ReplicasArgs),
+    /// Look for what keeps this node from working, and say how to repair it; changes nothing
+    Doctor(Box<doctor::DoctorArgs>),
     /// Start a master and replicas on this machine, with real data to try
     Demo(demo::DemoArgs),
     /// The sync agent: the same program as vski-sync-agent
@@ -70,6 +75,7 @@ pub fn main() -> ExitCode {
         Command::Import(args) => report(import::execute(&args)),
         Command::Sql(args) => report(sql::execute(&args)),
         Command::Replicas(args) => report(replicas::execute(&args)),
+        Command::Doctor(args) => doctor::execute(&args).unwrap_or_else(|failure| report(Err(failure))),
         Command::Demo(args) => report(demo::execute(&args)),
         Command::Agent(command) => vski_sync_agent::cli::execute(command),
     }
