@@ -62,6 +62,15 @@ pub fn finished_copy(path: &Path) -> rusqlite::Result<Connection> {
     Connection::open_with_flags(format!("file:{escaped}?immutable=1"), flags)
 }
 
+/// A database to look at, whoever may have it: without a `-wal` that holds anything no file is made beside it.
+pub fn observer(path: &Path) -> rusqlite::Result<Connection> {
+    let mut wal = path.as_os_str().to_owned();
+    wal.push("-wal");
+    // Nobody has it open, or nobody has written since: what is read is in the file itself.
+    let at_rest = std::fs::metadata(wal).map_or(true, |wal| wal.len() == 0);
+    if at_rest { finished_copy(path) } else { reader(path) }
+}
+
 /// A misspelt name in double quotes is an error, not a string.
 fn strict(conn: &Connection) -> rusqlite::Result<()> {
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_DQS_DML, false)?;
@@ -86,6 +95,19 @@ mod tests {
         assert!(!path.exists());
         writer(&path).unwrap().execute_batch("CREATE TABLE t (a)").unwrap();
         assert!(reader(&path).unwrap().execute_batch("INSERT INTO t VALUES (1)").is_err());
+    }
+
+    #[test]
+    fn an_observer_reads_what_is_committed_and_leaves_no_file_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.db");
+        let writer = writer(&path).unwrap();
+        writer.execute_batch("CREATE TABLE t (a); INSERT INTO t VALUES (1)").unwrap();
+        let count = || observer(&path).unwrap().query_row("SELECT count(*) FROM t", [], |row| row.get::<_, i64>(0));
+        assert_eq!(count(), Ok(1), "it is in the -wal alone");
+        drop(writer);
+        assert_eq!(count(), Ok(1));
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 
     #[test]

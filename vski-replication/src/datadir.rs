@@ -117,14 +117,26 @@ impl DataDir {
         for sub in [dir.private(), dir.incoming(), dir.snapshots()] {
             std::fs::create_dir_all(&sub).map_err(io_error("create", &sub))?;
         }
-        let statfs = rustix::fs::statfs(root).map_err(|error| io_error("examine", root)(error.into()))?;
-        let magic = statfs.f_type & 0xFFFF_FFFF;
-        if let Some((_, kind)) = NETWORK_FILE_SYSTEMS.iter().find(|(known, _)| *known == magic) {
-            return Err(DataDirError::Network { path: root.to_owned(), kind });
-        }
+        dir.check_file_system()?;
         let probe = dir.private().join(format!("probe.{}", std::process::id()));
         File::create(&probe).and_then(|_| std::fs::remove_file(&probe)).map_err(io_error("write to", root))?;
         Ok(dir)
+    }
+
+    /// A directory to look at: nothing is made, checked or written.
+    #[must_use]
+    pub fn untouched(root: &Path) -> Self {
+        Self { root: root.to_owned() }
+    }
+
+    /// Refuses a network file system.
+    pub fn check_file_system(&self) -> Result<(), DataDirError> {
+        let statfs = rustix::fs::statfs(&self.root).map_err(|error| io_error("examine", &self.root)(error.into()))?;
+        let magic = statfs.f_type & 0xFFFF_FFFF;
+        match NETWORK_FILE_SYSTEMS.iter().find(|(known, _)| *known == magic) {
+            Some((_, kind)) => Err(DataDirError::Network { path: self.root.clone(), kind }),
+            None => Ok(()),
+        }
     }
 
     /// The directory itself.
@@ -230,7 +242,11 @@ impl DataDir {
     /// Who holds the lock now, if anybody.
     pub fn holder(&self) -> Result<Option<Holder>, DataDirError> {
         let path = self.private().join("lock");
-        let file = lock_file(&path).map_err(io_error("open", &path))?;
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(io_error("open", &path)(error)),
+        };
         match file.try_lock_shared() {
             Ok(()) => Ok(None),
             Err(TryLockError::WouldBlock) => Ok(Some(read_holder(&file))),

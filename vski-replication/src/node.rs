@@ -245,6 +245,16 @@ impl NodeDb {
         Ok((tables >= 3).then_some(Self { conn }))
     }
 
+    /// Opens it to look at, leaving nothing behind; `None` before any lock holder made it.
+    pub fn observe(dir: &DataDir) -> rusqlite::Result<Option<Self>> {
+        let path = path(dir);
+        // A path that may not be looked at is not one that is missing.
+        if path.try_exists().is_ok_and(|there| !there) {
+            return Ok(None);
+        }
+        Ok(Some(Self { conn: connection::observer(&path)? }))
+    }
+
     /// The recorded role.
     pub fn role(&self) -> rusqlite::Result<Option<Role>> {
         let name: Option<String> = self.conn.query_row("SELECT role FROM node", [], |row| row.get(0)).optional()?;

@@ -1,13 +1,17 @@
-//! The commands `run`, `sync`, `verify` and `status`, shared by `vski-sync-agent` and `vski-server agent`.
+//! The commands `run`, `sync`, `verify`, `status` and `doctor`, shared by `vski-sync-agent` and `vski-server agent`.
 //!
 //! A failure at start is one line on stderr and exit code 2. `sync` exits 0 at the master's head, 1 failed, 3 diverged
-//! or stopped; `status` exits 0, or 1 where there is nothing to tell.
+//! or stopped; `status` exits 0, or 1 where there is nothing to tell; `doctor` 0, or 1 where something should be
+//! repaired.
 
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 
+use vski_replication::node::Role;
+
 use crate::config::{NodeArgs, RetentionArgs, SyncArgs};
+use crate::doctor::{self, Look, Subject};
 use crate::round::Ask;
 
 mod run;
@@ -28,6 +32,8 @@ pub enum AgentCommand {
     Verify(VerifyArgs),
     /// Show how the databases of DATA_DIR are doing
     Status(StatusArgs),
+    /// Look for what keeps this node from working, and say how to repair it; changes nothing
+    Doctor(DoctorArgs),
 }
 
 /// Settings of `run`.
@@ -76,6 +82,19 @@ pub struct StatusArgs {
     pub(crate) json: bool,
 }
 
+/// Settings of `doctor`.
+#[derive(Args)]
+pub struct DoctorArgs {
+    #[command(flatten)]
+    pub(crate) look: Look,
+    #[command(flatten)]
+    pub(crate) node: NodeArgs,
+    #[command(flatten)]
+    pub(crate) sync: SyncArgs,
+    #[command(flatten)]
+    pub(crate) retention: RetentionArgs,
+}
+
 /// Does it. Call outside any tokio runtime.
 #[must_use]
 pub fn execute(command: AgentCommand) -> ExitCode {
@@ -84,6 +103,11 @@ pub fn execute(command: AgentCommand) -> ExitCode {
         AgentCommand::Sync(args) => sync::execute(&args, Ask::Sync),
         AgentCommand::Verify(args) => sync::execute(&args.sync, Ask::Verify { repair: args.repair }),
         AgentCommand::Status(args) => status::execute(&args),
+        AgentCommand::Doctor(args) => {
+            let subject = Subject { node: &args.node, sync: &args.sync, role: Role::Replica };
+            let findings = doctor::examine(&subject, &args.look);
+            findings.and_then(|findings| doctor::report(&findings, &args.look))
+        }
     };
     outcome.unwrap_or_else(|error| {
         // Causes on the same line: an operator's log and a test see one record.

@@ -199,9 +199,8 @@ pub enum ConfigError {
 impl NodeArgs {
     /// Checks the values and reads the secrets' files.
     pub fn resolve(&self) -> Result<NodeConfig, ConfigError> {
-        let secret = secret("JWT_SECRET_FILE", self.jwt_secret.as_deref(), self.jwt_secret_file.as_deref())?
-            .ok_or(ConfigError::SecretMissing)?;
-        let previous = secret_previous(self)?;
+        let secret = self.secret()?;
+        let previous = self.previous_secret()?;
         crate::telemetry::check_filter().map_err(ConfigError::LogFilter)?;
         let replica_id = given(self.replica_id.as_deref());
         if let Some(id) = replica_id
@@ -222,7 +221,26 @@ impl NodeArgs {
     }
 }
 
+impl NodeArgs {
+    /// The secret that signs.
+    pub(crate) fn secret(&self) -> Result<String, ConfigError> {
+        secret("JWT_SECRET_FILE", self.jwt_secret.as_deref(), self.jwt_secret_file.as_deref())?
+            .ok_or(ConfigError::SecretMissing)
+    }
+
+    /// The secret that is still accepted, if there is one.
+    pub(crate) fn previous_secret(&self) -> Result<Option<String>, ConfigError> {
+        let (plain, file) = (self.jwt_secret_previous.as_deref(), self.jwt_secret_previous_file.as_deref());
+        secret("JWT_SECRET_PREVIOUS_FILE", plain, file)
+    }
+}
+
 impl SyncArgs {
+    /// Whether there is a master to follow.
+    pub(crate) fn has_master(&self) -> bool {
+        given(self.master_url.as_deref()).is_some()
+    }
+
     /// Checks the values and reads the certificates.
     pub fn resolve(&self) -> Result<SyncConfig, ConfigError> {
         let master_url = given(self.master_url.as_deref()).ok_or(ConfigError::MasterMissing)?;
@@ -243,11 +261,6 @@ impl SyncArgs {
         };
         Ok(SyncConfig { master_url, ca, schedule, omit: omitted(self.replica_omit_dbs.as_deref().unwrap_or(""))? })
     }
-}
-
-fn secret_previous(args: &NodeArgs) -> Result<Option<String>, ConfigError> {
-    let (plain, file) = (args.jwt_secret_previous.as_deref(), args.jwt_secret_previous_file.as_deref());
-    secret("JWT_SECRET_PREVIOUS_FILE", plain, file)
 }
 
 /// The secret itself, or the content of the file without the newline that editors put at its end.

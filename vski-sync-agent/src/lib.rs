@@ -64,7 +64,10 @@ pub mod metrics;
 /// The listener of the separate process: probes, metrics, sync now.
 pub mod admin;
 
-/// The commands run, sync and status.
+/// What keeps a node from working, and how to repair it.
+pub mod doctor;
+
+/// The commands run, sync, status and doctor.
 pub mod cli;
 
 #[cfg(test)]

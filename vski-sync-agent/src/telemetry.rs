@@ -93,10 +93,13 @@ pub fn check_filter() -> Result<(), String> {
 
 fn filter() -> (EnvFilter, Option<String>) {
     let builder = || EnvFilter::builder().with_default_directive(LevelFilter::INFO.into());
-    match builder().parse(std::env::var("RUST_LOG").unwrap_or_default()) {
+    let (filter, failure) = match builder().parse(std::env::var("RUST_LOG").unwrap_or_default()) {
         Ok(filter) => (filter, None),
         Err(error) => (builder().parse_lossy("info"), Some(error.to_string())),
-    }
+    };
+    // It logs an error for each refused certificate, which the caller is told as well, and again with each attempt.
+    let repeated = "rustls_platform_verifier=off".parse().expect("a target and a level");
+    (filter.add_directive(repeated), failure)
 }
 
 fn tracer_provider(service: &'static str, endpoint: &str) -> Result<SdkTracerProvider, ExporterBuildError> {

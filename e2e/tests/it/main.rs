@@ -67,3 +67,12 @@ mod lag;
 
 /// A client reads what it has written, from whichever node.
 mod read_your_writes;
+
+/// A new secret comes to a running cluster.
+mod rotation;
+
+/// A master behind TLS.
+mod https;
+
+/// What a node's doctor finds.
+mod doctor;

@@ -24,6 +24,9 @@ mod promote;
 /// `demote`.
 mod demote;
 
+/// `doctor`.
+mod doctor;
+
 /// `demo`.
 mod demo;
 
@@ -63,6 +66,8 @@ enum Command {
     Promote(promote::PromoteArgs),
     /// Make a stopped master's directory a replica's, so that it can follow the new master
     Demote(demote::DemoteArgs),
+    /// Look for what keeps this node from working, and say how to repair it; changes nothing
+    Doctor(Box<doctor::DoctorArgs>),
     /// Start a master and replicas on this machine, with real data to try
     Demo(demo::DemoArgs),
     /// The sync agent: the same program as vski-sync-agent
@@ -82,6 +87,7 @@ pub fn main() -> ExitCode {
         Command::Replicas(args) => report(replicas::execute(&args)),
         Command::Promote(args) => report(promote::execute(&args)),
         Command::Demote(args) => report(demote::execute(&args)),
+        Command::Doctor(args) => doctor::execute(&args).unwrap_or_else(|failure| report(Err(failure))),
         Command::Demo(args) => report(demo::execute(&args)),
         Command::Agent(command) => vski_sync_agent::cli::execute(command),
     }

@@ -105,7 +105,7 @@ impl Source {
                 }
                 Ok(response)
             }
-            Ok(Err(error)) => Err(SourceError::Unreachable { call, source: error.without_url() }),
+            Ok(Err(error)) => Err(SourceError::unreachable(call, error)),
             Err(_) => Err(SourceError::Silent { call, seconds: patience.as_secs() }),
         }
     }
@@ -151,7 +151,7 @@ pub(super) async fn body(
     loop {
         let part = match timeout(idle, response.chunk()).await {
             Ok(Ok(part)) => part,
-            Ok(Err(error)) => return Err(SourceError::Unreachable { call, source: error.without_url() }),
+            Ok(Err(error)) => return Err(SourceError::unreachable(call, error)),
             Err(_) => return Err(SourceError::Silent { call, seconds: idle.as_secs() }),
         };
         let Some(part) = part else { return Ok(body) };

@@ -13,6 +13,16 @@ pub enum SourceError {
         /// The network's reason, without the address.
         source: reqwest::Error,
     },
+    /// Connected, to a node whose certificate proves nothing here.
+    #[error(
+        "trust the master for {call}: name its CA in MASTER_CA_FILE, and in MASTER_URL a host that its certificate is for"
+    )]
+    Untrusted {
+        /// The call.
+        call: &'static str,
+        /// What is wrong with the certificate.
+        source: reqwest::Error,
+    },
     /// Connected, and then nothing.
     #[error("wait for the master's {call}: nothing came for {seconds} s")]
     Silent {
@@ -75,6 +85,16 @@ pub enum SourceError {
 }
 
 impl SourceError {
+    /// No answer, for the network's reason.
+    pub(super) fn unreachable(call: &'static str, source: reqwest::Error) -> Self {
+        let source = source.without_url();
+        // The TLS library's own error type is no part of the client's interface; its text begins with these words.
+        if crate::error::chain(&source).contains("invalid peer certificate") {
+            return Self::Untrusted { call, source };
+        }
+        Self::Unreachable { call, source }
+    }
+
     /// When the master wants to be asked again, if it said so.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
