@@ -12,21 +12,19 @@ use tokio::select;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use vski_replication::changelog::Retention;
-use vski_replication::clock;
 use vski_replication::datadir::DataDir;
-use vski_replication::position::{DatabaseId, Position, SchemaHash};
-use vski_replication::schema;
 
-use crate::apply::{Applied, LocalCopy};
+use crate::apply::LocalCopy;
 use crate::backoff::{Backoff, Complaints};
 use crate::board::Board;
 use crate::config::Schedule;
 use crate::error::{self, AgentError, Recovery};
 use crate::round::{Answered, Ask, Inbox, Outcome, Verified, Waiting};
-use crate::source::{Changes, Listed, Source, SourceError};
-use crate::{blocking, bootstrap, lineage, verify};
+use crate::source::{Listed, Source};
+use crate::{blocking, bootstrap, lineage};
 
 mod compare;
+mod follow;
 mod repair;
 
 use repair::Repeats;
@@ -37,9 +35,6 @@ const STREAM_WAIT: Duration = Duration::from_secs(2);
 
 /// How often a database that the master's word has stopped is looked at again, unless an interval is set.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
-
-/// How often the local log is looked at for entries that are too old. One that grows too large is cut at once.
-const PRUNE_EVERY: Duration = Duration::from_secs(60);
 
 /// What all databases of a node share.
 pub(crate) struct Context {
@@ -191,148 +186,6 @@ impl Agent {
             () = self.shutdown.cancelled() => Ok(Event::Retry),
             done = bootstrap::run(source, dir, &self.db, &board.metrics) => done.map(|()| Event::Installed),
         }
-    }
-
-    /// Asks for what follows the local head, and applies it.
-    #[tracing::instrument(name = "changeset", skip_all, fields(db = self.db))]
-    async fn ask(&mut self, wait: Duration) -> Result<Event, AgentError> {
-        self.answering.append(&mut self.inbox.take());
-        // A file that the master does not list is none of its databases, whatever is in it.
-        if matches!(&*self.listing.borrow(), Listing::Missing) {
-            return Err(AgentError::MissingOnMaster);
-        }
-        let (database_id, position) = self.open().await?;
-        self.heed_listing()?;
-        let answer = select! {
-            biased;
-            () = self.shutdown.cancelled() => return Ok(Event::Retry),
-            () = self.inbox.arrived(), if !wait.is_zero() => return Ok(Event::Due),
-            answer = self.context.source.changeset(&self.db, position, wait) => answer,
-        };
-        let answer = answer.map_err(|error| match error {
-            SourceError::NotFound { .. } => AgentError::MissingOnMaster,
-            error => error.into(),
-        })?;
-        self.publish(|state| state.last_contact_ms = Some(answer.answered_ms));
-        if let Some(skew_ms) = self.context.source.clock_skew_ms() {
-            self.context.board.clock_skew(skew_ms);
-        }
-        lineage::check((database_id, position), (answer.database_id, answer.head))?;
-        self.publish(|state| state.head = Some(answer.head));
-        let (position, at_head_ms) = match answer.changes {
-            Changes::AtHead if wait.is_zero() => (position, answer.asked_ms),
-            Changes::AtHead => (position, answer.answered_ms),
-            Changes::Entries(frames) => (self.apply(frames, u64::MAX).await?, answer.answered_ms),
-            Changes::Diverged { common } => return Err(AgentError::Lost { common }),
-            Changes::BelowBase { base } => return Err(AgentError::Pruned { base }),
-        };
-        self.backoff.reset();
-        self.complaints.clear();
-        self.stop = None;
-        self.prune().await?;
-        if position.version < answer.head.version {
-            self.publish(|state| (state.state, state.detail) = ("catch_up".to_owned(), None));
-            return Ok(Event::Behind);
-        }
-        self.publish(|state| {
-            (state.state, state.detail) = ("follow".to_owned(), None);
-            state.at_head_ms = state.at_head_ms.max(Some(at_head_ms));
-            // Entries may have been committed between the head that the answer names and the answer.
-            state.head = Some(if position.version > answer.head.version { position } else { answer.head });
-        });
-        self.verify_if_asked().await?;
-        self.answer(&Outcome::AtHead);
-        Ok(Event::AtHead)
-    }
-
-    /// The local copy, opened if it is not open.
-    async fn open(&mut self) -> Result<(DatabaseId, Position), AgentError> {
-        let copy = match self.copy.take() {
-            Some(copy) => copy,
-            None => {
-                let (db, path) = (self.db.clone(), self.context.dir.database(&self.db));
-                let copy = blocking::run(move || LocalCopy::open(&db, &path)).await?;
-                self.publish(|state| {
-                    if state.state == "bootstrap" {
-                        "catch_up".clone_into(&mut state.state);
-                    }
-                    (state.bootstrapped, state.position) = (true, Some(copy.position()));
-                });
-                copy
-            }
-        };
-        let standing = (copy.database_id(), copy.position());
-        self.copy = Some(copy);
-        Ok(standing)
-    }
-
-    /// Verifies a batch and applies it up to version `last`; returns where the copy stands then.
-    async fn apply(&mut self, frames: Vec<u8>, last: u64) -> Result<Position, AgentError> {
-        let mut copy = self.copy.take().expect("a batch is asked for with the copy open");
-        let (copy, applied, counts, took) = blocking::run(move || {
-            let started = Instant::now();
-            let mut entries = match verify::entries(copy.position(), &frames) {
-                Ok(entries) => entries,
-                Err(error) => return (copy, Err(error.into()), (0, 0), started.elapsed()),
-            };
-            entries.retain(|entry| entry.version <= last);
-            let applied = copy.apply(&entries);
-            let done = entries.iter().filter(|entry| entry.version <= copy.position().version);
-            let counts = done.fold((0, 0), |(count, bytes), entry| (count + 1, bytes + entry.payload.len() as u64));
-            (copy, applied, counts, started.elapsed())
-        })
-        .await;
-        let position = copy.position();
-        self.copy = Some(copy);
-        if counts.0 > 0 {
-            self.context.board.metrics.applied(&self.db, counts.0, counts.1, took);
-            self.publish(|state| state.position = Some(position));
-        }
-        if let Applied::SchemaNeeded { version, local, master } = applied? {
-            self.migrate(version, local, master).await?;
-        }
-        Ok(position)
-    }
-
-    /// Cuts the local log from below, when it is time to.
-    async fn prune(&mut self) -> Result<(), AgentError> {
-        let (due, retention) = (self.pruned.is_none_or(|at| at.elapsed() >= PRUNE_EVERY), self.context.retention);
-        let mut copy = self.copy.take().expect("the log is cut after a batch, with the copy open");
-        let (copy, pruned) = blocking::run(move || {
-            let pruned = copy.prune(retention, due, clock::now_ms());
-            (copy, pruned)
-        })
-        .await;
-        self.copy = Some(copy);
-        let pruned = pruned?;
-        if due {
-            self.pruned = Some(Instant::now());
-        }
-        if pruned.entries > 0 {
-            tracing::info!(db = self.db, entries = pruned.entries, bytes = pruned.bytes, "log pruned");
-        }
-        Ok(())
-    }
-
-    /// Brings the local schema to the master's before entry `version`.
-    async fn migrate(&mut self, version: u64, local: SchemaHash, master: SchemaHash) -> Result<(), AgentError> {
-        tracing::info!(db = self.db, %local, %master, "schema mismatch");
-        let target = match self.context.source.schema(&self.db, version).await {
-            Err(SourceError::NotFound { .. }) => return Err(AgentError::SchemaForgotten { version }),
-            target => target?,
-        };
-        if target.hash != master || schema::hash_objects(&target.objects) != master {
-            let reason = format!("its schema at version {version} has not the hash {master} of that entry");
-            return Err(SourceError::Malformed { call: "schema-sync", reason }.into());
-        }
-        let mut copy = self.copy.take().expect("a schema is asked for with the copy open");
-        let (copy, migrated) = blocking::run(move || {
-            let migrated = copy.migrate(version, &target.objects);
-            (copy, migrated)
-        })
-        .await;
-        self.copy = Some(copy);
-        migrated
     }
 
     /// Looks at the master's list, if a new one came.
