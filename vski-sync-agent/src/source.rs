@@ -149,14 +149,8 @@ impl Source {
     /// What follows `position`; the master waits up to `wait` for something to follow.
     pub async fn changeset(&self, db: &str, position: Position, wait: Duration) -> Result<Answer, SourceError> {
         const CALL: &str = "changeset";
-        let query = [
-            ("db", db.to_owned()),
-            ("epoch", position.epoch.to_string()),
-            ("version", position.version.to_string()),
-            ("chain", position.chain.to_string()),
-            ("wait", wait.as_secs().to_string()),
-        ];
-        let request = self.request(Method::GET, route::CHANGESET).query(&query).header(ACCEPT_ENCODING, "zstd");
+        let request = self.about(Method::GET, db, position).query(&[("wait", wait.as_secs())]);
+        let request = request.header(ACCEPT_ENCODING, "zstd");
         let asked_ms = clock::now_ms();
         let response = self.answer(CALL, request, wait + ANSWER_MARGIN).await?;
         let answered_ms = clock::now_ms();
@@ -178,15 +172,8 @@ impl Source {
     /// Whether the master's log has this position, or begins after it.
     pub async fn holds(&self, db: &str, position: Position) -> Result<bool, SourceError> {
         const CALL: &str = "changeset";
-        let query = [
-            ("db", db.to_owned()),
-            ("epoch", position.epoch.to_string()),
-            ("version", position.version.to_string()),
-            ("chain", position.chain.to_string()),
-        ];
         // HEAD: whether, not what.
-        let request = self.request(Method::HEAD, route::CHANGESET).query(&query);
-        let response = self.answer(CALL, request, ANSWER_MARGIN).await?;
+        let response = self.answer(CALL, self.about(Method::HEAD, db, position), ANSWER_MARGIN).await?;
         match response.status() {
             StatusCode::OK | StatusCode::NO_CONTENT | StatusCode::GONE => Ok(true),
             StatusCode::CONFLICT => Ok(false),
@@ -278,6 +265,13 @@ impl Source {
     pub async fn session(&self, db: &str, position: Position) -> Result<(), SourceError> {
         let request = self.request(Method::POST, route::SESSION).json(&json!({ "db": db, "position": position }));
         self.send("session", request, ANSWER_MARGIN).await.map(drop)
+    }
+
+    /// A question about what follows a position.
+    fn about(&self, method: Method, db: &str, position: Position) -> reqwest::RequestBuilder {
+        let Position { epoch, version, chain } = position;
+        let query = [("epoch", epoch.to_string()), ("version", version.to_string()), ("chain", chain.to_string())];
+        self.request(method, route::CHANGESET).query(&[("db", db)]).query(&query)
     }
 
     /// Any answer below 300.
