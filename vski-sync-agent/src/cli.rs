@@ -110,8 +110,21 @@ pub fn execute(command: AgentCommand) -> ExitCode {
         }
     };
     outcome.unwrap_or_else(|error| {
-        // Causes on the same line: an operator's log and a test see one record.
-        eprintln!("error: {error:#}");
+        eprintln!("error: {}", one_line(&error));
         ExitCode::from(CANNOT_START)
+    })
+}
+
+/// The error and its causes on one line, so that an operator's log and a test see one record. A cause that an error
+/// tells of itself already is not told again.
+fn one_line(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |told, cause| {
+        if told.is_empty() {
+            cause
+        } else if told.contains(&cause) {
+            told
+        } else {
+            format!("{told}: {cause}")
+        }
     })
 }
