@@ -64,11 +64,17 @@ pub fn finished_copy(path: &Path) -> rusqlite::Result<Connection> {
 
 /// A database to look at, whoever may have it: without a `-wal` that holds anything no file is made beside it.
 pub fn observer(path: &Path) -> rusqlite::Result<Connection> {
-    let mut wal = path.as_os_str().to_owned();
-    wal.push("-wal");
     // Nobody has it open, or nobody has written since: what is read is in the file itself.
-    let at_rest = std::fs::metadata(wal).map_or(true, |wal| wal.len() == 0);
-    if at_rest { finished_copy(path) } else { reader(path) }
+    if wal_bytes(path) == 0 { finished_copy(path) } else { reader(path) }
+}
+
+/// Size of the write-ahead log beside a database, 0 where there is none. By its metadata: opening and closing it would
+/// drop SQLite's locks.
+#[must_use]
+pub fn wal_bytes(database: &Path) -> u64 {
+    let mut wal = database.as_os_str().to_owned();
+    wal.push("-wal");
+    std::fs::metadata(wal).map_or(0, |wal| wal.len())
 }
 
 /// A misspelt name in double quotes is an error, not a string.

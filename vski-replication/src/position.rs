@@ -102,6 +102,12 @@ hex_bytes!(
     SchemaHash, 32, "a schema hash (64 hex digits)"
 );
 
+/// Bytes as lower-case hex digits.
+#[must_use]
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 impl DatabaseId {
     /// A new database's id.
     #[must_use]

@@ -12,7 +12,7 @@ use rusqlite::types::{Value, ValueRef};
 use rusqlite::{Connection, Row, params_from_iter};
 use serde::{Deserialize, Serialize};
 
-use crate::position::{DatabaseId, Position, SchemaHash};
+use crate::position::{DatabaseId, Position, SchemaHash, hex};
 use crate::schema::Object;
 use crate::schema::sql::quote_name;
 
@@ -378,7 +378,7 @@ fn decode(mut input: &[u8]) -> Result<Vec<Value>, RowError> {
 
 impl Serialize for Hex {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.0.iter().map(|byte| format!("{byte:02x}")).collect::<String>())
+        serializer.serialize_str(&hex(&self.0))
     }
 }
 

@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::position::{DatabaseId, Position};
+use crate::position::{DatabaseId, Position, hex};
 
 /// Bytes per chunk; the last one may be shorter.
 pub const CHUNK_BYTES: u64 = 1 << 20;
@@ -83,7 +83,7 @@ impl Manifest {
         );
         hasher.update(head);
         self.chunks.iter().for_each(|chunk| hasher.update(format!("{chunk}\n")));
-        hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+        hex(&hasher.finalize())
     }
 }
 

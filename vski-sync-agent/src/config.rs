@@ -204,7 +204,7 @@ impl NodeArgs {
         crate::telemetry::check_filter().map_err(ConfigError::LogFilter)?;
         let replica_id = given(self.replica_id.as_deref());
         if let Some(id) = replica_id
-            && !is_node_id(id)
+            && !datadir::is_node_id(id)
         {
             return Err(ConfigError::NodeId(id.to_owned()));
         }
@@ -298,10 +298,6 @@ fn address(variable: &'static str, value: &str, example: &'static str) -> Result
 
 fn without_user_info(value: &str) -> &str {
     value.rsplit_once('@').map_or(value, |(_, host)| host)
-}
-
-fn is_node_id(id: &str) -> bool {
-    (1..=63).contains(&id.len()) && id.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'))
 }
 
 fn omitted(list: &str) -> Result<BTreeSet<String>, ConfigError> {

@@ -10,7 +10,7 @@ use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use vski_replication::node::{DatabaseState, MISSING_ON_MASTER};
-use vski_replication::{changelog, clock};
+use vski_replication::{changelog, clock, connection};
 
 use super::error::ApiError;
 use super::extract::Params;
@@ -110,9 +110,7 @@ async fn metrics(State(app): State<App>) -> Result<Response, ApiError> {
     observe_lag(&app)?;
     for reader in app.readers()? {
         let name = reader.name().to_owned();
-        let mut wal = reader.path().as_os_str().to_owned();
-        wal.push("-wal");
-        let bytes = std::fs::metadata(wal).map_or(0, |wal| wal.len());
+        let bytes = connection::wal_bytes(reader.path());
         app.metrics.wal_bytes.with_label_values(&[&name]).set(i64::try_from(bytes).unwrap_or(i64::MAX));
         let counting = reader.clone();
         let log = reader.read(move |conn| {

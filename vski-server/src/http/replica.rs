@@ -153,7 +153,7 @@ async fn changeset(
         // The position sent is the acknowledgement.
         state.replicas.heard(&peer, &params.db, position);
     }
-    answer(found, &headers).map(|(status, body)| body.with_status(status))
+    answer(found, &headers)
 }
 
 async fn find(database: &crate::store::database::Database, peer: Position) -> Result<Found, ApiError> {
@@ -174,19 +174,8 @@ async fn find(database: &crate::store::database::Database, peer: Position) -> Re
     Ok(found.await?)
 }
 
-/// A body with the headers that every changeset answer has.
-struct Answer {
-    headers: HeaderMap,
-    body: Vec<u8>,
-}
-
-impl Answer {
-    fn with_status(self, status: StatusCode) -> Response {
-        (status, self.headers, self.body).into_response()
-    }
-}
-
-fn answer(found: Found, request: &HeaderMap) -> Result<(StatusCode, Answer), ApiError> {
+/// The answer to a position: each has the headers that tell where this log stands.
+fn answer(found: Found, request: &HeaderMap) -> Result<Response, ApiError> {
     let mut headers = HeaderMap::new();
     let text = |value: String| HeaderValue::from_str(&value).expect("hex digits and numbers are header text");
     headers.insert(header::HEAD, text(found.head.position.to_string()));
@@ -194,10 +183,10 @@ fn answer(found: Found, request: &HeaderMap) -> Result<(StatusCode, Answer), Api
     headers.insert(header::SCHEMA_HASH, text(found.head.schema_hash.to_string()));
     let head = found.head.position;
     let refusal = match found.standing {
-        Standing::AtHead => return Ok((StatusCode::NO_CONTENT, Answer { headers, body: Vec::new() })),
+        Standing::AtHead => return Ok((StatusCode::NO_CONTENT, headers).into_response()),
         Standing::Behind => {
             let body = frames(&found.entries, request, &mut headers)?;
-            return Ok((StatusCode::OK, Answer { headers, body }));
+            return Ok((headers, body).into_response());
         }
         Standing::Diverged { common } => {
             let message = "this log does not contain the position sent: the histories have parted";
@@ -208,14 +197,9 @@ fn answer(found: Found, request: &HeaderMap) -> Result<(StatusCode, Answer), Api
             ApiError::new(StatusCode::GONE, message).with("base", base.to_string())
         }
     };
+    tracing::warn!(base = %found.base, %head, status = %refusal.status, "a replica's position is not in this log");
     let refusal = refusal.with("head", head.to_string()).with("databaseId", found.database_id.to_string());
-    headers.insert(http_header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    let status = refusal.status;
-    let body = json!({
-        "error": refusal.message, "code": status.as_u16(), "status": status.as_u16(), "message": refusal.message, "data": refusal.data,
-    });
-    tracing::warn!(base = %found.base, %head, %status, "a replica's position is not in this log");
-    Ok((status, Answer { headers, body: body.to_string().into_bytes() }))
+    Ok((headers, refusal).into_response())
 }
 
 fn frames(entries: &[Entry], request: &HeaderMap, headers: &mut HeaderMap) -> Result<Vec<u8>, ApiError> {

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 use rusqlite::backup::{Backup, StepResult};
 use vski_replication::datadir::DataDir;
+use vski_replication::position::hex;
 use vski_replication::snapshot::{CHUNK_BYTES, Manifest};
 use vski_replication::{changelog, connection, fault};
 
@@ -165,7 +166,7 @@ impl Snapshots {
 
     fn make(&self, reader: &Reader) -> Result<Manifest, StoreError> {
         let started = Instant::now();
-        let id: String = rand::random::<[u8; 8]>().iter().map(|byte| format!("{byte:02x}")).collect();
+        let id: String = hex(&rand::random::<[u8; 8]>());
         let path = self.file(&id);
         let made = self.copy(reader, &path).and_then(|()| describe(&id, reader.name(), &path));
         let manifest = match made {
@@ -235,9 +236,7 @@ impl Snapshots {
 }
 
 fn check_wal(database: &Path) -> Result<(), StoreError> {
-    let mut wal = database.as_os_str().to_owned();
-    wal.push("-wal");
-    if std::fs::metadata(wal).map_or(0, |wal| wal.len()) > WAL_LIMIT {
+    if connection::wal_bytes(database) > WAL_LIMIT {
         tracing::warn!(limit_bytes = WAL_LIMIT, "a snapshot was given up: the write-ahead log grew too far meanwhile");
         return Err(StoreError::Overloaded);
     }

@@ -11,6 +11,7 @@ use argon2::password_hash::{PasswordHasher, PasswordVerifier};
 use rusqlite::{Connection, OptionalExtension, Row};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
+use vski_replication::position::hex;
 
 use super::error::StoreError;
 use super::ids;
@@ -55,7 +56,7 @@ pub struct Admin {
 impl Admin {
     /// The digest that tokens carry.
     pub fn token_digest(&self) -> String {
-        Sha256::digest(&self.token_key)[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+        hex(&Sha256::digest(&self.token_key)[..8])
     }
 }
 
@@ -136,7 +137,7 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<Admin> {
 }
 
 fn new_token_key() -> String {
-    rand::random::<[u8; 24]>().iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&rand::random::<[u8; 24]>())
 }
 
 #[cfg(test)]

@@ -4,13 +4,13 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use vski_replication::connection;
+
 /// Size and time of a closed file; `None` while a write-ahead log is beside it, whose content would move into it. An
 /// empty one says nothing: whoever looks at the file read-only leaves it behind.
 #[must_use]
 pub fn of(database: &Path) -> Option<String> {
-    let mut wal = database.as_os_str().to_owned();
-    wal.push("-wal");
-    if std::fs::metadata(Path::new(&wal)).is_ok_and(|wal| wal.len() > 0) {
+    if connection::wal_bytes(database) > 0 {
         return None;
     }
     // Metadata only: opening and closing the file would drop SQLite's locks.

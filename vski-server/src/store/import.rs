@@ -3,10 +3,10 @@
 use rusqlite::Connection;
 use serde_json::{Map, Value};
 
-use super::collections::{self, Collection};
+use super::collections;
 use super::error::{FieldError, StoreError};
 use super::fields::{Field, FieldType};
-use super::{ids, records};
+use super::records;
 
 /// The object on one line of NDJSON.
 pub fn parse_line(text: &str) -> Result<Map<String, Value>, String> {
@@ -29,24 +29,12 @@ pub fn describe(error: &StoreError) -> String {
     }
 }
 
-/// Checks every record of a chunk against the collection.
-pub fn check(collection: &Collection, chunk: &[Map<String, Value>]) -> Result<(), StoreError> {
-    chunk.iter().enumerate().try_for_each(|(at, body)| {
-        records::check(collection, body, false).map(|_| ()).map_err(|error| on_line(at, &error))
-    })
-}
-
 /// Stores a chunk. The error names the first line that was refused, counted from 1 within the chunk.
 pub fn insert(conn: &Connection, collection: &str, chunk: &[Map<String, Value>]) -> Result<usize, StoreError> {
     let collection = collections::view(conn, collection)?;
     for (at, body) in chunk.iter().enumerate() {
-        let id = body
-            .get("id")
-            .and_then(Value::as_str)
-            .filter(|id| !id.is_empty())
-            .map_or_else(ids::record_id, str::to_owned);
-        let stored = records::check(&collection, body, false)
-            .and_then(|record| records::insert(conn, &collection, &id, &record));
+        let stored =
+            records::check(&collection, body, false).and_then(|record| records::insert(conn, &collection, &record));
         stored.map_err(|error| match error {
             refused @ (StoreError::Fields(_) | StoreError::Invalid(_)) => on_line(at, &refused),
             broken => broken,

@@ -64,19 +64,19 @@ pub fn check(collection: &Collection, body: &Map<String, Value>, partial: bool) 
 
 /// Stores a new record.
 pub fn create(conn: &Connection, collection: &Collection, record: &NewRecord) -> Result<Value, StoreError> {
-    let id = record.id.clone().unwrap_or_else(ids::record_id);
-    insert(conn, collection, &id, record)?;
+    let id = insert(conn, collection, record)?;
     view(conn, collection, &id)
 }
 
-/// Stores a new record without reading it back.
-pub fn insert(conn: &Connection, collection: &Collection, id: &str, record: &NewRecord) -> Result<(), StoreError> {
+/// Stores a new record without reading it back; returns its id.
+pub fn insert(conn: &Connection, collection: &Collection, record: &NewRecord) -> Result<String, StoreError> {
+    let id = record.id.clone().unwrap_or_else(ids::record_id);
     let now = ids::now();
     let names: String = record.values.iter().map(|(name, _)| format!(", {}", quote_name(name))).collect();
     let marks = ", ?".repeat(record.values.len());
     let sql =
         format!("INSERT INTO {} (id, created, updated{names}) VALUES (?, ?, ?{marks})", quote_name(&collection.name));
-    let system = [Sql::Text(id.to_owned()), Sql::Text(now.clone()), Sql::Text(now)];
+    let system = [Sql::Text(id.clone()), Sql::Text(now.clone()), Sql::Text(now)];
     let values = system.into_iter().chain(record.values.iter().map(|(_, value)| value.clone()));
     match conn.prepare_cached(&sql)?.execute(params_from_iter(values)) {
         Err(error)
@@ -84,7 +84,7 @@ pub fn insert(conn: &Connection, collection: &Collection, id: &str, record: &New
         {
             Err(StoreError::field("id", "validation_not_unique", format!("a record {id} exists already")))
         }
-        other => Ok(other.map(|_| ())?),
+        other => Ok(other.map(|_| id)?),
     }
 }
 

@@ -11,7 +11,7 @@ use rusqlite::types::Value as Sql;
 use serde_json::{Map, Value, json};
 use vski_replication::datadir::{self, DataDir};
 use vski_replication::entry::Entry;
-use vski_replication::position::Position;
+use vski_replication::position::{Position, hex};
 use vski_replication::ranges::Shape;
 
 use crate::error::AgentError;
@@ -88,8 +88,4 @@ fn to_json(value: Sql) -> Value {
         Sql::Text(text) => text.into(),
         Sql::Blob(bytes) => json!({ "blob": hex(&bytes) }),
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

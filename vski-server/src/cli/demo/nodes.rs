@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+use vski_replication::position::hex;
 use vski_replication::token::Secrets;
 
 use super::END_WITH_PARENT;
@@ -46,7 +47,7 @@ impl Nodes {
         std::fs::create_dir_all(&root).map_err(|error| failed("make the data directory", error))?;
         let file = root.join("secret");
         if !file.exists() {
-            let secret: String = rand::random::<[u8; 32]>().iter().map(|byte| format!("{byte:02x}")).collect();
+            let secret: String = hex(&rand::random::<[u8; 32]>());
             std::fs::write(&file, secret).map_err(|error| failed("write the secret", error))?;
         }
         let secret = std::fs::read_to_string(&file).map_err(|error| failed("read the secret", error))?;
