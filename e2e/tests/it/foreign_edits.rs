@@ -83,11 +83,12 @@ impl Pair {
         Ok(())
     }
 
-    /// Tables that the replica keeps of one that is gone, by name.
+    /// Tables that the replica keeps of one that is gone, the oldest first.
     fn kept(&self, table: &str) -> Result<Vec<String>> {
         let conn = connection::reader(&self.replica.file("default"))?;
         let mut statement = conn.prepare(
-            "SELECT name FROM sqlite_master WHERE type = 'table' AND substr(name, 1, length(?1)) = ?1 ORDER BY name",
+            "SELECT name FROM sqlite_master WHERE type = 'table' AND substr(name, 1, length(?1)) = ?1
+             ORDER BY length(name), name",
         )?;
         let found = statement.query_map([format!("_vski_kept_{table}_")], |row| row.get(0))?;
         Ok(found.collect::<Result<_, _>>()?)
