@@ -110,7 +110,20 @@ impl Client {
 
     /// Any request. An error means that no answer came.
     pub fn send(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Reply> {
-        let mut request = self.http.request(method.clone(), format!("{}{path}", self.base));
+        let mut request = self.request(method, path);
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        answer(request)
+    }
+
+    /// A manual migration of the database, for an admin.
+    pub fn sql(&self, sql: &str) -> Result<Reply> {
+        answer(self.request(Method::POST, "/api/sql").body(sql.to_owned()))
+    }
+
+    fn request(&self, method: Method, path: &str) -> http::RequestBuilder {
+        let mut request = self.http.request(method, format!("{}{path}", self.base));
         if let Some(token) = &self.token {
             request = request.bearer_auth(token);
         }
@@ -120,13 +133,7 @@ impl Client {
         if let Some(positions) = &self.min_position {
             request = request.header(header::MIN_POSITION, positions);
         }
-        if let Some(body) = body {
-            request = request.json(body);
-        }
-        let answer = request.send().with_context(|| format!("{method} {}{path}", self.base))?;
-        let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
-        let bytes = answer.bytes().with_context(|| format!("read the answer to {method} {path}"))?.to_vec();
-        Ok(Reply { status, headers, body: String::from_utf8_lossy(&bytes).into_owned(), bytes })
+        request
     }
 
     /// GET, with an answer of any status.
@@ -203,6 +210,14 @@ impl Client {
         let found = status["dbs"].as_array().into_iter().flatten().find(|entry| entry["name"] == db);
         found.cloned().with_context(|| format!("database {db} is not in {status}"))
     }
+}
+
+fn answer(request: http::RequestBuilder) -> Result<Reply> {
+    // The error names the address.
+    let answer = request.send()?;
+    let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
+    let bytes = answer.bytes().context("read an answer")?.to_vec();
+    Ok(Reply { status, headers, body: String::from_utf8_lossy(&bytes).into_owned(), bytes })
 }
 
 /// The body that makes a collection which everybody may read.

@@ -11,6 +11,7 @@ use vski_replication::changelog::{self, Cut, Head, LogSize, Pruned, Retention};
 use vski_replication::entry::{Entry, EpochReason, Kind};
 use vski_replication::position::{DatabaseId, Position, SchemaHash};
 use vski_replication::schema::diff::{self, MigrateError};
+use vski_replication::schema::keep::{self, Kept};
 use vski_replication::schema::{self, Object};
 use vski_replication::session::{self, ApplyError};
 use vski_replication::{connection, fault};
@@ -165,7 +166,16 @@ impl LocalCopy {
                 let (change, changeset) = entry.schema_change().map_err(payload)?;
                 let failed = |source| AgentError::Schema { version: entry.version, source };
                 if local == change.before {
-                    diff::run(conn, &change.statements).map_err(failed)?;
+                    let kept = keep::run_keeping(conn, &change.statements, entry.version).map_err(failed)?;
+                    for Kept { table, name } in kept {
+                        tracing::info!(
+                            db = self.db,
+                            version = entry.version,
+                            table,
+                            kept_as = name,
+                            "a table that the master dropped is kept"
+                        );
+                    }
                 } else if local != entry.schema_hash {
                     tracing::info!(db = self.db, %local, master = %change.before, "schema mismatch");
                     diff::migrate(conn, &change.objects).map_err(failed)?;

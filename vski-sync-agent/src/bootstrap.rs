@@ -33,7 +33,10 @@ pub(crate) async fn run(source: &Source, dir: &DataDir, db: &str, metrics: &Agen
         let (bytes, version) = (manifest.size, manifest.position.version);
         tracing::info!(db, bytes, version, "bootstrap started");
         let fetched = match fetch(source, dir, &manifest, metrics).await {
-            Err(AgentError::Source(SourceError::NotFound { .. })) => continue,
+            Err(AgentError::Source(error @ SourceError::NotFound { .. })) => {
+                tracing::info!(db, version, %error, "the snapshot is gone, asking for a new one");
+                continue;
+            }
             fetched => fetched?,
         };
         metrics.bootstrapped(db);

@@ -53,6 +53,15 @@ mod rest;
 /// Manual migrations, and edits behind the master's back.
 mod migration;
 
+/// An administrator's sqlite3 on the master's file.
+mod foreign_edits;
+
+/// A first copy that takes longer than the master can wait.
+mod lease;
+
+/// Readers see whole states only, and a master without its volume harms nobody.
+mod whole_states;
+
 /// Logs are pruned, and replicas that were away too long are told.
 mod retention;
 

@@ -1,10 +1,10 @@
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use e2e::cluster::READY;
 use e2e::process::{self, Finished};
+use e2e::shell::sqlite3;
 use e2e::{Cluster, Node, content, eventually, offline};
 use serde_json::json;
 use vski_replication::entry::{EpochReason, Kind};
@@ -33,18 +33,6 @@ fn script(cluster: &Cluster, sql: &str) -> Result<PathBuf> {
 
 fn sql(master: &Node, file: &Path) -> Result<Finished> {
     process::run("sql", master.server.subcommand(&["sql", "--db", "default"]).arg(file), ENDED)
-}
-
-/// Runs SQL as an administrator does: with the sqlite3 shell, or another SQLite where there is none.
-fn sqlite3(file: &Path, sql: &str) -> Result<()> {
-    match Command::new("sqlite3").arg(file).arg(sql).output() {
-        Ok(done) => ensure!(done.status.success(), "{done:?}"),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            connection::writer(file)?.execute_batch(sql)?;
-        }
-        Err(error) => return Err(error).context("run sqlite3"),
-    }
-    Ok(())
 }
 
 #[test]

@@ -6,8 +6,7 @@ use std::collections::BTreeMap;
 use rusqlite::Connection;
 
 use super::sql::{Token, quote_name, tokens};
-use super::{Object, hash, objects};
-use crate::names::RESERVED_PREFIX;
+use super::{Object, hash, keep, objects};
 use crate::position::SchemaHash;
 
 /// Why a schema cannot be made equal to another.
@@ -76,25 +75,15 @@ pub fn migrate_keeping(conn: &Connection, target: &[Object], version: u64) -> Re
 }
 
 fn set_aside(conn: &Connection, local: &[Object], tables: &[String], version: u64) -> Result<(), MigrateError> {
-    let mut statements = vec!["PRAGMA legacy_alter_table = ON".to_owned()];
+    let mut statements = Vec::new();
     for kind in ["trigger", "view", "index"] {
         let gone =
             local.iter().filter(|object| object.kind == kind && (kind != "index" || tables.contains(&object.table)));
         statements
             .extend(gone.map(|object| format!("DROP {} IF EXISTS {}", kind.to_uppercase(), quote_name(&object.name))));
     }
-    for table in tables {
-        let taken = |name: &str| -> rusqlite::Result<bool> {
-            conn.query_row("SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE name = ?1)", [name], |row| row.get(0))
-        };
-        let mut name = format!("{RESERVED_PREFIX}kept_{table}_{version}");
-        while taken(&name)? {
-            name.push('_');
-        }
-        statements.push(format!("ALTER TABLE {} RENAME TO {}", quote_name(table), quote_name(&name)));
-    }
-    statements.push("PRAGMA legacy_alter_table = OFF".to_owned());
-    run(conn, &statements)
+    run(conn, &statements)?;
+    tables.iter().try_for_each(|table| keep::legacy_rename(conn, table, version).map(drop))
 }
 
 /// Runs DDL statements in order; the error names the one that failed.

@@ -7,6 +7,9 @@
 /// The statements that lead from one schema to another.
 pub mod diff;
 
+/// Tables that would be dropped are set aside with their rows.
+pub mod keep;
+
 /// Which tables can be replicated, and why the others cannot.
 pub mod gate;
 

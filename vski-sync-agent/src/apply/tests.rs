@@ -177,3 +177,21 @@ fn the_local_log_is_cut_between_batches_and_goes_on() {
     copy.apply(&[entry]).unwrap();
     equal(&master, &copy);
 }
+
+#[test]
+fn a_table_that_the_master_drops_is_kept_with_its_rows_and_entries_go_on() {
+    let mut master = Master::with_a_row();
+    let (_dir, mut copy) = copy(&master);
+    let start = master.position().version;
+    let dropped = master.schema_with_rows(
+        &["drop table if exists \"T\"; CREATE TABLE t (id TEXT PRIMARY KEY NOT NULL, n INTEGER)"],
+        "INSERT INTO t VALUES ('new', 1)",
+    );
+    master.schema(&["ALTER TABLE t RENAME TO u", "ALTER TABLE u RENAME TO t"]);
+    master.changes("INSERT INTO t VALUES ('newer', 2)");
+    assert_eq!(copy.apply(&master.entries_after(start)).unwrap(), Applied::All);
+    equal(&master, &copy);
+    let sql = format!("SELECT id, n FROM _vski_kept_t_{}", dropped.version);
+    let kept: (String, i64) = copy.conn.query_row(&sql, [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+    assert_eq!(kept, ("a".to_owned(), 1));
+}
