@@ -1,9 +1,11 @@
 use anyhow::{Context, Result, ensure};
-use e2e::client::{Client, Reply, records};
+use e2e::client::{Client, Reply, records, replica_token};
 use e2e::cluster::{READY, assert_quiet};
 use e2e::{Cluster, Node, eventually};
 use reqwest::Method;
 use serde_json::json;
+use vski_replication::entry::Entry;
+use vski_replication::names::route;
 use vski_replication::trace::Trace;
 use vski_replication::{changelog, connection};
 
@@ -140,6 +142,65 @@ fn without_an_exporter_entries_have_the_trace_that_the_caller_sent_and_no_other(
         ensure!(stored(node, malformed)?.is_none(), "{}: a trace out of nonsense", node.name());
     }
     assert_quiet(&nodes.each_ref(), &[])
+}
+
+#[test]
+fn a_commit_of_several_requests_is_a_child_of_one_and_linked_to_the_others() -> Result<()> {
+    const CLIENTS: usize = 8;
+    let (collector, cluster) = (Collector::start()?, Cluster::new()?);
+    let mut master = traced(cluster.master("master")?, &collector);
+    master.start()?;
+    let admin = master.admin()?;
+    admin.create_collection(POSTS, &[("title", "text")])?;
+    let shared = |received: &Received| {
+        received.span.name == "commit" && received.attribute("requests").is_some_and(|count| count != "1")
+    };
+    let commit = eventually("requests share a commit", READY, || {
+        std::thread::scope(|scope| {
+            let clients: Vec<_> = (0..CLIENTS).map(|_| scope.spawn(|| post(&admin))).collect();
+            clients.into_iter().try_for_each(|client| client.join().expect("no client panics").map(drop))
+        })?;
+        Ok(collector.spans().into_iter().find(shared))
+    })?;
+    let requests: usize = commit.attribute("requests").context("how many")?.parse()?;
+    ensure!(commit.span.links.len() == requests - 1, "{commit:?}");
+    let others = commit.span.links.iter().map(|link| &link.span_id);
+    for id in others.chain([&commit.span.parent_span_id]) {
+        let request = collector.wait_for("a request", |received| received.span.span_id == *id)?;
+        ensure!(request.span.name.starts_with("POST "), "{request:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn directories_and_agents_from_before_there_were_traces_go_on() -> Result<()> {
+    let cluster = Cluster::new()?;
+    let mut nodes = start(&cluster, |node| node)?;
+    nodes.iter_mut().try_for_each(Node::kill9)?;
+    for node in &nodes {
+        // As an older version left it. An edit after a kill is nobody's to notice.
+        connection::writer(&node.dir().join("default.db"))?.execute_batch("DROP TABLE _vski_trace")?;
+    }
+    nodes.iter_mut().try_for_each(Node::start)?;
+    let before = nodes[0].admin()?.status_of("default")?;
+    let asked = version(&post(&nodes[0].admin()?.with_traceparent(&caller("01")))?)?;
+    for node in &nodes {
+        let trace = stored(node, asked)?.context("the caller's trace")?;
+        ensure!(trace.to_string() == caller("01"), "{}: {trace}", node.name());
+    }
+    let path = format!(
+        "{}?db=default&epoch={}-{}&version={}&chain={}",
+        route::CHANGESET,
+        before["generation"],
+        before["epoch"].as_str().context("an epoch")?,
+        before["version"],
+        before["sha256"].as_str().context("a chain")?,
+    );
+    let reply = nodes[0].client()?.with_token(&replica_token("older")).get(&path)?.ok()?;
+    let mut frames = reply.bytes.as_slice();
+    let entry = Entry::decode(&mut frames)?.context("an entry")?;
+    ensure!((entry.version, entry.trace) == (asked, None) && frames.is_empty(), "in the form of then: {entry:?}");
+    Ok(())
 }
 
 fn hex(bytes: &[u8]) -> String {
