@@ -26,6 +26,7 @@ pub struct Client {
     token: Option<String>,
     db: Option<String>,
     min_position: Option<String>,
+    traceparent: Option<String>,
 }
 
 /// An answer of any status.
@@ -74,7 +75,7 @@ impl Client {
             .redirect(Policy::none())
             .build()
             .context("make an HTTP client")?;
-        Ok(Self { http, base: base.to_owned(), token: None, db: None, min_position: None })
+        Ok(Self { http, base: base.to_owned(), token: None, db: None, min_position: None, traceparent: None })
     }
 
     /// The same client with another token.
@@ -99,6 +100,12 @@ impl Client {
     #[must_use]
     pub fn with_min_position(&self, positions: &str) -> Self {
         Self { min_position: Some(positions.to_owned()), ..self.clone() }
+    }
+
+    /// The same client, whose requests belong to a trace.
+    #[must_use]
+    pub fn with_traceparent(&self, traceparent: &str) -> Self {
+        Self { traceparent: Some(traceparent.to_owned()), ..self.clone() }
     }
 
     /// The same client, logged in as an admin.
@@ -129,6 +136,9 @@ impl Client {
         }
         if let Some(db) = &self.db {
             request = request.header(header::DATABASE_NAME, db);
+        }
+        if let Some(traceparent) = &self.traceparent {
+            request = request.header("traceparent", traceparent);
         }
         if let Some(positions) = &self.min_position {
             request = request.header(header::MIN_POSITION, positions);

@@ -13,6 +13,9 @@ use crate::{chain, clock};
 
 mod prune;
 
+/// The traces of entries, in a table beside the log.
+mod traces;
+
 pub use prune::{
     Cut, LogSize, Pruned, Retention, STEP_BYTES, STEP_ENTRIES, bytes_after, exceeds, prune, replace, upgrade,
 };
@@ -96,6 +99,7 @@ impl Head {
             committed_ms: clock::now_ms().max(self.committed_ms),
             payload,
             chain: Chain([0; 32]),
+            trace: None,
         };
         entry.chain = chain::next(self.position.chain, &entry);
         entry
@@ -111,6 +115,7 @@ impl Head {
 /// Makes the log tables of a new database, with an empty history in generation 1.
 pub fn create(conn: &Connection, id: DatabaseId) -> Result<Head, LogError> {
     conn.execute_batch(TABLES)?;
+    traces::create(conn)?;
     conn.execute("INSERT INTO _vski_meta VALUES (1, ?1, ?2)", params![FORMAT, id.0])?;
     let (epoch, chain) = (Epoch { generation: 1, id: EpochId::random() }, chain::genesis(id));
     let (objects, committed_ms) = (crate::schema::objects(conn)?, clock::now_ms());
@@ -186,12 +191,13 @@ pub fn append(conn: &Connection, entry: &Entry) -> Result<(), LogError> {
         entry.chain.0,
         entry.payload,
     ])?;
-    Ok(())
+    traces::append(conn, entry)
 }
 
 /// The entries after `version`, in order: at least one if there is one, then as many as fit into `max_bytes` of payload.
 pub fn read_after(conn: &Connection, version: u64, max_bytes: usize) -> Result<Vec<Entry>, LogError> {
-    let sql = format!("SELECT {ENTRY_COLUMNS} FROM _vski_changelog WHERE version > ?1 ORDER BY version");
+    let trace = traces::column(conn)?;
+    let sql = format!("SELECT {ENTRY_COLUMNS}, {trace} FROM _vski_changelog WHERE version > ?1 ORDER BY version");
     let mut statement = conn.prepare_cached(&sql)?;
     let mut rows = statement.query([signed(version)])?;
     let (mut entries, mut bytes) = (Vec::new(), 0);
@@ -208,7 +214,8 @@ pub fn read_after(conn: &Connection, version: u64, max_bytes: usize) -> Result<V
 
 /// The stored entry with this version.
 pub fn entry(conn: &Connection, version: u64) -> Result<Option<Entry>, LogError> {
-    let sql = format!("SELECT {ENTRY_COLUMNS} FROM _vski_changelog WHERE version = ?1");
+    let trace = traces::column(conn)?;
+    let sql = format!("SELECT {ENTRY_COLUMNS}, {trace} FROM _vski_changelog WHERE version = ?1");
     let mut statement = conn.prepare_cached(&sql)?;
     statement.query_row([signed(version)], |row| Ok(entry_row(row))).optional()?.transpose()
 }
@@ -346,6 +353,7 @@ fn entry_row(row: &Row<'_>) -> Result<Entry, LogError> {
         committed_ms: row.get(5)?,
         chain: Chain::from_slice(row.get_ref(6)?.as_blob().map_err(damaged)?)?,
         payload: row.get(7)?,
+        trace: traces::read(row.get_ref(8)?),
     })
 }
 

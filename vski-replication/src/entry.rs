@@ -1,19 +1,28 @@
 //! A log **entry**: what one committed transaction did, and its frame on the wire.
 //!
-//! Frame, integers big-endian: `length u32 | header (69 bytes) | chain (32 bytes) | payload`, where length counts
+//! Frame, integers big-endian: `length u32 | header (69 bytes) | chain (32 bytes) | payload | trace`, where length counts
 //! everything after itself. Header: `version u64 | kind u8 | generation u64 | epoch id 8 | schema hash 32 |
 //! commit time i64 (ms since 1970) | payload length u32`. A batch is frames one after another.
 //!
 //! Payload by kind: `changes` is a SQLite changeset; `schema` is `length u32 | JSON of `SchemaChange` | changeset`;
 //! `epoch` is the JSON of `EpochChange`.
+//!
+//! Trace: nothing, or, where the reader said that it knows of it, 63 bytes: a W3C traceparent (55) and the first 8 of
+//! BLAKE3 over `chain | traceparent`. The chain does not cover it; 63 bytes that are anything else are an entry
+//! without a trace, never an error.
 
 use serde::{Deserialize, Serialize};
 
 use crate::position::{Chain, Epoch, EpochId, Position, SchemaHash};
 use crate::schema::Object;
+use crate::trace::{TRACE_BYTES, Trace};
 
 const HEADER: usize = 8 + 1 + 8 + 8 + 32 + 8 + 4;
 const CHAIN: usize = 32;
+
+/// A trace and the digest that ties it to its entry.
+const TRACE: usize = TRACE_BYTES + TRACE_CHECK;
+const TRACE_CHECK: usize = 8;
 
 /// The longest payload an entry may have, bytes: the writer's capture cap stays far below it.
 pub const MAX_PAYLOAD: usize = 1 << 30;
@@ -76,6 +85,8 @@ pub struct Entry {
     pub payload: Vec<u8>,
     /// Digest of this entry and all before it.
     pub chain: Chain,
+    /// The trace of the write, where somebody records it. A diagnostic: the chain does not cover it.
+    pub trace: Option<Trace>,
 }
 
 /// What a `schema` entry carries beside its changeset.
@@ -156,14 +167,27 @@ impl Entry {
         header
     }
 
-    /// Appends this entry's frame to `out`.
+    /// Appends this entry's frame to `out`, without its trace: the form that every version of this program reads.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        let length = HEADER + CHAIN + self.payload.len();
+        self.frame(&[], out);
+    }
+
+    /// Appends this entry's frame to `out`, with its trace if it has one.
+    pub fn encode_traced(&self, out: &mut Vec<u8>) {
+        match self.trace {
+            Some(trace) => self.frame(&seal(self.chain, trace), out),
+            None => self.frame(&[], out),
+        }
+    }
+
+    fn frame(&self, trace: &[u8], out: &mut Vec<u8>) {
+        let length = HEADER + CHAIN + self.payload.len() + trace.len();
         out.reserve(4 + length);
         out.extend(u32::try_from(length).expect("a payload is at most MAX_PAYLOAD long").to_be_bytes());
         out.extend(self.header());
         out.extend(self.chain.0);
         out.extend(&self.payload);
+        out.extend(trace);
     }
 
     /// Takes one frame off the front of `input`; `None` at its end.
@@ -174,7 +198,7 @@ impl Entry {
         let truncated = |needed| DecodeError::Truncated { needed, found: input.len() };
         let (length, rest) = input.split_first_chunk::<4>().ok_or_else(|| truncated(4))?;
         let length = u32::from_be_bytes(*length) as usize;
-        if !(HEADER + CHAIN..=HEADER + CHAIN + MAX_PAYLOAD).contains(&length) {
+        if !(HEADER + CHAIN..=HEADER + CHAIN + MAX_PAYLOAD + TRACE).contains(&length) {
             return Err(DecodeError::Malformed("its length is out of range"));
         }
         if rest.len() < length {
@@ -195,10 +219,13 @@ impl Entry {
         let committed_ms = i64::from_be_bytes(fields.take());
         let payload_length = u32::from_be_bytes(fields.take()) as usize;
         let chain = Chain(fields.take());
-        if fields.0.len() != payload_length {
+        let trace_length = fields.0.len().checked_sub(payload_length);
+        if !matches!(trace_length, Some(0 | TRACE)) {
             return Err(DecodeError::Malformed("its lengths disagree"));
         }
-        Ok(Self { version, kind, epoch, schema_hash, committed_ms, payload: fields.0.to_vec(), chain })
+        let (payload, trace) = fields.0.split_at(payload_length);
+        let trace = unseal(chain, trace);
+        Ok(Self { version, kind, epoch, schema_hash, committed_ms, payload: payload.to_vec(), chain, trace })
     }
 
     /// The parts of a `schema` entry: what to run, then what to apply.
@@ -227,6 +254,28 @@ pub fn schema_payload(change: &SchemaChange, changeset: &[u8]) -> Vec<u8> {
     [&length.to_be_bytes()[..], &json, changeset].concat()
 }
 
+/// A trace as it travels behind the entry with this chain.
+fn seal(chain: Chain, trace: Trace) -> Vec<u8> {
+    let mut sealed = trace.to_string().into_bytes();
+    let check = trace_check(chain, &sealed);
+    sealed.extend(check);
+    sealed
+}
+
+/// The trace behind an entry, if it is one, and this entry's.
+fn unseal(chain: Chain, sealed: &[u8]) -> Option<Trace> {
+    let (text, check) = sealed.split_at_checked(TRACE_BYTES)?;
+    if check == trace_check(chain, text) { Trace::parse(text) } else { None }
+}
+
+fn trace_check(chain: Chain, text: &[u8]) -> [u8; TRACE_CHECK] {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&chain.0).update(text);
+    let mut check = [0; TRACE_CHECK];
+    hasher.finalize_xof().fill(&mut check);
+    check
+}
+
 /// Reads fixed-width fields off a frame whose length was checked to hold them all.
 struct Fields<'a>(&'a [u8]);
 
@@ -243,51 +292,4 @@ impl Fields<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{chain, position::DatabaseId};
-
-    fn entry() -> Entry {
-        let mut entry = Entry {
-            version: 1,
-            kind: Kind::Changes,
-            epoch: Epoch { generation: 1, id: EpochId([7; 8]) },
-            schema_hash: SchemaHash([3; 32]),
-            committed_ms: 1_700_000_000_000,
-            payload: b"payload".to_vec(),
-            chain: Chain([0; 32]),
-        };
-        entry.chain = chain::next(chain::genesis(DatabaseId([1; 16])), &entry);
-        entry
-    }
-
-    #[test]
-    fn a_frame_decodes_to_the_entry_it_was_made_of() {
-        let (mut frames, expected) = (Vec::new(), entry());
-        expected.encode(&mut frames);
-        expected.encode(&mut frames);
-        let mut input = frames.as_slice();
-        assert_eq!(Entry::decode(&mut input).unwrap().as_ref(), Some(&expected));
-        assert_eq!(Entry::decode(&mut input).unwrap().as_ref(), Some(&expected));
-        assert_eq!(Entry::decode(&mut input).unwrap(), None);
-    }
-
-    #[test]
-    fn every_truncation_and_every_flipped_bit_of_a_frame_is_detected() {
-        let (mut frame, original) = (Vec::new(), entry());
-        original.encode(&mut frame);
-        let genesis = chain::genesis(DatabaseId([1; 16]));
-        for length in 1..frame.len() {
-            assert!(Entry::decode(&mut &frame[..length]).is_err(), "cut at {length}");
-        }
-        for bit in 0..frame.len() * 8 {
-            let mut flipped = frame.clone();
-            flipped[bit / 8] ^= 1 << (bit % 8);
-            let intact = match Entry::decode(&mut flipped.as_slice()) {
-                Ok(Some(entry)) => chain::next(genesis, &entry) == entry.chain,
-                _ => false,
-            };
-            assert!(!intact, "bit {bit}");
-        }
-    }
-}
+mod tests;

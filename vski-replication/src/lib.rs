@@ -17,6 +17,9 @@ pub mod entry;
 /// The digest that ties each entry to everything before it.
 pub mod chain;
 
+/// The trace that a write belongs to, carried with its entry.
+pub mod trace;
+
 /// Tables, indexes, triggers and views: read, hashed, compared, migrated, and checked for safe replication.
 pub mod schema;
 

@@ -48,6 +48,9 @@ pub mod route {
     pub const RELEASE: &str = "/api/replica/release";
 }
 
+/// Value of [`header::FRAMES`]: entries may end with their trace.
+pub const TRACED_FRAMES: &str = "traced";
+
 /// Header names, in lower case as HTTP/2 and the `http` crate want them.
 pub mod header {
     /// `master` or `replica`, on every response.
@@ -68,6 +71,9 @@ pub mod header {
     pub const HEAD: &str = "x-vski-head";
     /// The master's database id, with a changeset.
     pub const DATABASE_ID: &str = "x-vski-database-id";
+    /// What the caller of a changeset reads in frames: [`TRACED_FRAMES`](super::TRACED_FRAMES), else what every version
+    /// reads.
+    pub const FRAMES: &str = "x-vski-frames";
     /// The master's schema hash, with a changeset.
     pub const SCHEMA_HASH: &str = "x-vski-schema-hash";
     /// The master's clock, with every answer of the replication protocol: `<asked>,<answered>`, ms since 1970.

@@ -25,5 +25,8 @@ pub mod store;
 /// The master's side of replication.
 pub mod replication;
 
+/// The trace that a request belongs to.
+pub mod trace;
+
 /// What this process counts.
 pub mod metrics;

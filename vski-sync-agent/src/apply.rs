@@ -14,10 +14,14 @@ use vski_replication::schema::diff::{self, MigrateError};
 use vski_replication::schema::keep::{self, Kept};
 use vski_replication::schema::{self, Object};
 use vski_replication::session::{self, ApplyError};
+use vski_replication::trace::Trace;
 use vski_replication::{connection, fault};
 
+use self::spans::ApplySpans;
 use crate::error::AgentError;
 use crate::verify::VerifyError;
+
+mod spans;
 
 /// A database of this directory, open for applying.
 pub struct LocalCopy {
@@ -78,13 +82,18 @@ impl LocalCopy {
     /// Applies entries that follow the head, in one transaction if that works. If it does not, one by one: what is
     /// good before the first bad entry is kept, and the error is about that entry.
     pub fn apply(&mut self, entries: &[Entry]) -> Result<Applied, AgentError> {
-        match self.transaction(entries) {
+        self.apply_pulled(entries, None)
+    }
+
+    /// Applies entries that the request whose span is `pulled` brought.
+    pub(crate) fn apply_pulled(&mut self, entries: &[Entry], pulled: Option<Trace>) -> Result<Applied, AgentError> {
+        match self.transaction(entries, pulled) {
             Ok(Applied::All) => Ok(Applied::All),
             Err(error @ (AgentError::Meddled | AgentError::Database(_))) => Err(error),
             outcome if entries.len() <= 1 => outcome,
             _ => {
                 for entry in entries {
-                    match self.transaction(std::slice::from_ref(entry))? {
+                    match self.transaction(std::slice::from_ref(entry), pulled)? {
                         Applied::All => {}
                         needed @ Applied::SchemaNeeded { .. } => return Ok(needed),
                     }
@@ -126,10 +135,11 @@ impl LocalCopy {
         Ok(total)
     }
 
-    fn transaction(&mut self, entries: &[Entry]) -> Result<Applied, AgentError> {
+    fn transaction(&mut self, entries: &[Entry], pulled: Option<Trace>) -> Result<Applied, AgentError> {
         // Dropping the transaction, as every early return does, rolls it back.
         let transaction = Transaction::new_unchecked(&self.conn, TransactionBehavior::Immediate)?;
         fault::point("apply:begin");
+        let mut spans = ApplySpans::new(pulled);
         let mut head = changelog::head(&transaction)?;
         if head.position != self.head.position {
             return Err(AgentError::Meddled);
@@ -142,6 +152,7 @@ impl LocalCopy {
             if entry.kind == Kind::Changes && local != entry.schema_hash {
                 return Ok(Applied::SchemaNeeded { version: entry.version, local, master: entry.schema_hash });
             }
+            spans.begin(&self.db, entry);
             self.execute(&transaction, entry, local)?;
             if entry.kind == Kind::Schema {
                 local = entry.schema_hash;
@@ -154,6 +165,7 @@ impl LocalCopy {
         fault::point("apply:before-commit");
         transaction.commit()?;
         fault::point("apply:after-commit");
+        spans.committed();
         (self.head, self.schema) = (head, (cookie, local));
         Ok(Applied::All)
     }

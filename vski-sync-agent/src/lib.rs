@@ -10,6 +10,9 @@ pub mod config;
 /// Logs to stderr, traces to an OTLP collector.
 pub mod telemetry;
 
+/// The trace of a write, from entries to spans and back.
+pub mod trace;
+
 /// One supervisor: the set of databases, their tasks, requests to sync now.
 pub mod supervisor;
 

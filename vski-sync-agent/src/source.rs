@@ -13,13 +13,17 @@ use reqwest::{Client, Method, Response, StatusCode};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
+use tracing::Span;
 use vski_replication::clock;
 use vski_replication::entry::MAX_PAYLOAD;
-use vski_replication::names::{header, route};
+use vski_replication::names::{self, header, route};
 use vski_replication::position::{Chain, DatabaseId, Epoch, EpochId, Position, SchemaHash};
 use vski_replication::ranges::{Overview, TableDigest, TableRanges};
 use vski_replication::schema::Object;
 use vski_replication::snapshot::{CHUNK_BYTES, Manifest};
+use vski_replication::trace::Trace;
+
+use crate::trace;
 
 mod client;
 mod clock_skew;
@@ -93,6 +97,8 @@ pub struct Answer {
     pub answered_ms: i64,
     /// What follows the position.
     pub changes: Changes,
+    /// The span of this request, where it is exported.
+    pub pulled: Option<Trace>,
 }
 
 /// What follows a position.
@@ -147,10 +153,11 @@ impl Source {
     }
 
     /// What follows `position`; the master waits up to `wait` for something to follow.
+    #[tracing::instrument(name = "pull", skip_all, fields(otel.kind = "client", db, version = position.version))]
     pub async fn changeset(&self, db: &str, position: Position, wait: Duration) -> Result<Answer, SourceError> {
         const CALL: &str = "changeset";
         let request = self.about(Method::GET, db, position).query(&[("wait", wait.as_secs())]);
-        let request = request.header(ACCEPT_ENCODING, "zstd");
+        let request = request.header(ACCEPT_ENCODING, "zstd").header(header::FRAMES, names::TRACED_FRAMES);
         let asked_ms = clock::now_ms();
         let response = self.answer(CALL, request, wait + ANSWER_MARGIN).await?;
         let answered_ms = clock::now_ms();
@@ -166,7 +173,8 @@ impl Source {
             StatusCode::GONE => Changes::BelowBase { base: self.told(response, "base").await },
             _ => Changes::Entries(self.frames(CALL, response).await?),
         };
-        Ok(Answer { database_id, head, asked_ms, answered_ms, changes })
+        let pulled = trace::of_span(&Span::current());
+        Ok(Answer { database_id, head, asked_ms, answered_ms, changes, pulled })
     }
 
     /// Whether the master's log has this position, or begins after it.

@@ -4,6 +4,7 @@
 //! the batch exporter sends from a plain thread of its own, where an asynchronous client finds no reactor.
 
 use std::io::IsTerminal;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -24,6 +25,9 @@ const EXPORT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long a stopping process waits for the last spans to be sent.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Whether spans of this process go anywhere.
+static EXPORTING: AtomicBool = AtomicBool::new(false);
 
 /// Keeps the exporter alive; [`Telemetry::shutdown`] sends what is left.
 #[must_use = "spans are lost when this is dropped early"]
@@ -57,6 +61,7 @@ pub fn init(service: &'static str, log_format: LogFormat, otlp_endpoint: Option<
     }
     if let Some(provider) = &provider {
         opentelemetry::global::set_tracer_provider(provider.clone());
+        EXPORTING.store(true, Ordering::Relaxed);
     }
     Telemetry { provider }
 }
@@ -84,6 +89,11 @@ impl Drop for Telemetry {
     fn drop(&mut self) {
         self.flush();
     }
+}
+
+/// Whether this process exports spans: without, none are made for traces alone.
+pub fn is_exporting() -> bool {
+    EXPORTING.load(Ordering::Relaxed)
 }
 
 /// Whether RUST_LOG says something; the error says what is wrong with it.

@@ -85,3 +85,9 @@ mod https;
 
 /// What a node's doctor finds.
 mod doctor;
+
+/// A receiver of spans.
+mod collector;
+
+/// One trace from a request to where it is applied.
+mod trace;

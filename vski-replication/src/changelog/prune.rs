@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{LogError, base, head, position_at, schema_at, signed, unsigned};
+use super::{LogError, base, head, position_at, schema_at, signed, traces, unsigned};
 use crate::position::Position;
 use crate::ranges::Overview;
 
@@ -94,6 +94,7 @@ pub fn prune(conn: &Connection, cut: Cut) -> Result<Pruned, LogError> {
         signed(pruned.bytes),
     ])?;
     conn.prepare_cached("DELETE FROM _vski_changelog WHERE version <= ?1")?.execute([signed(last)])?;
+    traces::delete(conn, last)?;
     Ok(pruned)
 }
 
@@ -102,8 +103,10 @@ pub fn exceeds(conn: &Connection, cut: Cut) -> Result<bool, LogError> {
     Ok(measure(conn, cut)?.1.is_some())
 }
 
-/// Makes the base row of a file from before there was pruning fit for it. Does nothing to others.
+/// Makes the base row of a file from before there was pruning fit for it, and the table of traces. Does nothing to
+/// others. For the lock holder, when it opens a file.
 pub fn upgrade(conn: &Connection) -> Result<(), LogError> {
+    traces::create(conn)?;
     if !has_objects(conn)? {
         conn.execute_batch(
             "ALTER TABLE _vski_base ADD COLUMN objects TEXT;
@@ -117,6 +120,7 @@ pub fn upgrade(conn: &Connection) -> Result<(), LogError> {
 pub fn replace(conn: &Connection, overview: &Overview) -> Result<(), LogError> {
     upgrade(conn)?;
     conn.execute("DELETE FROM _vski_changelog", [])?;
+    traces::delete(conn, u64::MAX)?;
     let Position { epoch, version, chain } = overview.position;
     let objects = serde_json::to_string(&overview.objects).expect("strings always serialise");
     conn.execute(

@@ -16,6 +16,7 @@ use vski_replication::node::Role;
 
 use super::error::ApiError;
 use crate::app::App;
+use crate::trace;
 
 /// Longest text of a refusal that is passed on, bytes.
 const MAX_REFUSAL_BYTES: usize = 4096;
@@ -38,7 +39,8 @@ pub async fn observe(State(app): State<App>, request: Request, next: Next) -> Re
         url.path = request.uri().path(),
         http.response.status_code = field::Empty,
     );
-    let response = next.run(request).instrument(span.clone()).await;
+    let trace = trace::of_request(&span, request.headers());
+    let response = trace::scope(trace, next.run(request)).instrument(span.clone()).await;
     let status = response.status();
     span.record("http.response.status_code", status.as_u16());
     let known = matches!(method.as_str(), "GET" | "HEAD" | "POST" | "PUT" | "PATCH" | "DELETE" | "OPTIONS");

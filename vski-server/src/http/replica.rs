@@ -203,8 +203,10 @@ fn answer(found: Found, request: &HeaderMap) -> Result<Response, ApiError> {
 }
 
 fn frames(entries: &[Entry], request: &HeaderMap, headers: &mut HeaderMap) -> Result<Vec<u8>, ApiError> {
+    let traced = request.get(header::FRAMES).is_some_and(|value| value == names::TRACED_FRAMES);
+    let encode = if traced { Entry::encode_traced } else { Entry::encode };
     let mut frames = Vec::new();
-    entries.iter().for_each(|entry| entry.encode(&mut frames));
+    entries.iter().for_each(|entry| encode(entry, &mut frames));
     headers.insert(http_header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
     let accepted = request.get(http_header::ACCEPT_ENCODING).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if !accepted.split(',').any(|coding| coding.trim().split(';').next() == Some("zstd")) {

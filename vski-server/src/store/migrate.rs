@@ -6,6 +6,7 @@ use vski_replication::changelog;
 use vski_replication::entry::EpochReason;
 use vski_replication::schema::{self, Object, diff};
 use vski_replication::session::Session;
+use vski_replication::trace::Trace;
 
 use super::error::StoreError;
 use super::migration::{Done, Plan};
@@ -16,14 +17,14 @@ const CATALOGUE: [&str; 2] = ["_collections", "_superusers"];
 
 /// Runs `plan` and answers what the log says of it. While it changes the schema foreign keys are off, as SQLite's own
 /// procedure for such changes has it: dropping a table would delete rows of others, which no entry would tell. They
-/// must hold again at the end.
-pub fn run(writer: &mut WriteConnection, plan: &Plan) -> Result<Done, StoreError> {
+/// must hold again at the end. `trace` is that of the request.
+pub fn run(writer: &mut WriteConnection, plan: &Plan, trace: Option<Trace>) -> Result<Done, StoreError> {
     if !plan.changes_schema() {
-        return writer.commit_migration(|writer| in_transaction(writer, plan));
+        return writer.commit_migration(trace, |writer| in_transaction(writer, plan));
     }
     let enforced = writer.conn().db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY)?;
     writer.conn().set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY, false)?;
-    let done = writer.commit_migration(|writer| in_transaction(writer, plan));
+    let done = writer.commit_migration(trace, |writer| in_transaction(writer, plan));
     writer.conn().set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY, enforced)?;
     done
 }

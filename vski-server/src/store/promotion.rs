@@ -46,6 +46,7 @@ fn examine(path: &Path) -> Result<Position, StoreError> {
 /// Begins the next generation under epoch `id`, durably, unless that was done already. Returns where the log ends.
 pub fn begin_epoch(path: &Path, id: EpochId) -> Result<Position, StoreError> {
     let conn = connection::writer(path)?;
+    changelog::upgrade(&conn)?;
     let transaction = Transaction::new_unchecked(&conn, TransactionBehavior::Immediate)?;
     let position = append_epoch(&transaction, id)?;
     transaction.commit()?;

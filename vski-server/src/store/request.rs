@@ -6,11 +6,13 @@
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 use vski_replication::changelog::Head;
+use vski_replication::trace::Trace;
 
 use super::error::StoreError;
 use super::migrate;
 use super::migration::{Done, Plan};
 use super::transaction::WriteConnection;
+use crate::trace;
 
 /// How a request is run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +34,9 @@ pub trait Request: Send {
 
     /// How it is run.
     fn form(&self) -> Form;
+
+    /// The trace that it belongs to.
+    fn trace(&self) -> Option<Trace>;
 
     /// DDL to run before the rows; empty for most.
     fn statements(&mut self, conn: &Connection) -> Result<Vec<String>, StoreError>;
@@ -65,6 +70,7 @@ pub struct Rows<F, T> {
     work: F,
     bytes: usize,
     form: Form,
+    trace: Option<Trace>,
     result: Option<T>,
     reply: oneshot::Sender<Result<Written<T>, StoreError>>,
 }
@@ -74,10 +80,10 @@ where
     F: FnMut(&Connection) -> Result<T, StoreError> + Send,
     T: Send,
 {
-    /// A request that holds `bytes` of the caller's data.
+    /// A request that holds `bytes` of the caller's data, in the trace of this task's HTTP request.
     pub fn new(bytes: usize, work: F) -> (Self, Answer<T>) {
         let (reply, answer) = oneshot::channel();
-        (Self { work, bytes, form: Form::Rows, result: None, reply }, answer)
+        (Self { work, bytes, form: Form::Rows, trace: trace::current(), result: None, reply }, answer)
     }
 
     /// A request that changes our own bookkeeping, which no entry describes.
@@ -98,6 +104,10 @@ where
 
     fn form(&self) -> Form {
         self.form
+    }
+
+    fn trace(&self) -> Option<Trace> {
+        self.trace
     }
 
     fn statements(&mut self, _conn: &Connection) -> Result<Vec<String>, StoreError> {
@@ -151,6 +161,10 @@ where
         Form::Schema
     }
 
+    fn trace(&self) -> Option<Trace> {
+        self.rows.trace
+    }
+
     fn statements(&mut self, conn: &Connection) -> Result<Vec<String>, StoreError> {
         (self.plan)(conn)
     }
@@ -168,6 +182,7 @@ where
 pub struct Migration {
     plan: Plan,
     bytes: usize,
+    trace: Option<Trace>,
     result: Option<Done>,
     reply: oneshot::Sender<Result<Written<Done>, StoreError>>,
 }
@@ -176,7 +191,7 @@ impl Migration {
     /// A request to run `plan`, which holds `bytes` of SQL.
     pub fn new(bytes: usize, plan: Plan) -> (Self, Answer<Done>) {
         let (reply, answer) = oneshot::channel();
-        (Self { plan, bytes, result: None, reply }, answer)
+        (Self { plan, bytes, trace: trace::current(), result: None, reply }, answer)
     }
 }
 
@@ -189,6 +204,10 @@ impl Request for Migration {
         Form::Migration
     }
 
+    fn trace(&self) -> Option<Trace> {
+        self.trace
+    }
+
     fn statements(&mut self, _conn: &Connection) -> Result<Vec<String>, StoreError> {
         Ok(Vec::new())
     }
@@ -198,7 +217,7 @@ impl Request for Migration {
     }
 
     fn migrate(&mut self, writer: &mut WriteConnection) -> Result<(), StoreError> {
-        self.result = Some(migrate::run(writer, &self.plan)?);
+        self.result = Some(migrate::run(writer, &self.plan, self.trace)?);
         Ok(())
     }
 

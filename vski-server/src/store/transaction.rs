@@ -8,12 +8,14 @@ use std::time::Instant;
 
 use rusqlite::Connection;
 use vski_replication::changelog::{self, Head};
-use vski_replication::entry::{EpochChange, EpochReason, Kind, SchemaChange, schema_payload};
+use vski_replication::entry::{Entry, EpochChange, EpochReason, Kind, SchemaChange, schema_payload};
 use vski_replication::fault;
 use vski_replication::position::{Epoch, EpochId};
 use vski_replication::schema::{self, diff, gate};
 use vski_replication::session::Session;
+use vski_replication::trace::Trace;
 
+use super::commit_span::CommitSpan;
 use super::error::StoreError;
 use super::request::Request;
 use crate::metrics::WriterMetrics;
@@ -44,6 +46,8 @@ pub struct WriteConnection {
     /// SQLite's counter of foreign commits at that time.
     data_version: i64,
     database: String,
+    /// Of the transaction under way.
+    span: CommitSpan,
     metrics: WriterMetrics,
 }
 
@@ -52,7 +56,7 @@ impl WriteConnection {
     pub fn new(database: &str, conn: Connection, metrics: WriterMetrics) -> Result<Self, StoreError> {
         let head = changelog::head(&conn)?;
         let data_version = data_version(&conn)?;
-        Ok(Self { conn, head, data_version, database: database.to_owned(), metrics })
+        Ok(Self { conn, head, data_version, database: database.to_owned(), span: CommitSpan::default(), metrics })
     }
 
     /// The log's end.
@@ -64,6 +68,7 @@ impl WriteConnection {
     /// An error concerns the whole transaction: nothing of it is stored.
     pub fn commit_rows(&mut self, batch: &mut [Box<dyn Request>]) -> Result<Committed, StoreError> {
         self.begin()?;
+        self.span = CommitSpan::begin(&self.database);
         let result = self.rows(batch);
         self.end(result, ["rows:before-commit", "rows:after-commit"])
     }
@@ -71,6 +76,7 @@ impl WriteConnection {
     /// Runs one request that may change the schema, as one transaction with one `schema` entry.
     pub fn commit_schema(&mut self, request: &mut dyn Request) -> Result<(), StoreError> {
         self.begin()?;
+        self.caused_by(request.trace());
         let result = self.schema(request);
         self.end(result, ["schema:before-commit", "schema:after-commit"])
     }
@@ -82,12 +88,14 @@ impl WriteConnection {
         self.end(result, ["upkeep:before-commit", "upkeep:after-commit"])
     }
 
-    /// Runs a manual migration as one transaction with one entry. `work` returns the head that it appended.
+    /// Runs a manual migration, of a request in `trace`, as one transaction with one entry. `work` returns the head that it appended.
     pub fn commit_migration<T>(
         &mut self,
+        trace: Option<Trace>,
         work: impl FnOnce(&Self) -> Result<(T, Head), StoreError>,
     ) -> Result<T, StoreError> {
         self.begin()?;
+        self.caused_by(trace);
         let result = work(self);
         self.end(result, ["migration:before-commit", "migration:after-commit"])
     }
@@ -122,6 +130,12 @@ impl WriteConnection {
         Ok(self.conn.execute_batch("BEGIN IMMEDIATE")?)
     }
 
+    /// Begins the span of a transaction with one request.
+    fn caused_by(&mut self, trace: Option<Trace>) {
+        self.span = CommitSpan::begin(&self.database);
+        self.span.caused_by(std::iter::once(trace));
+    }
+
     /// Commits what `work` did, or rolls back. `work` returns the head it wrote.
     fn end<T>(&mut self, work: Result<(T, Head), StoreError>, labels: [&str; 2]) -> Result<T, StoreError> {
         let committed = work.and_then(|(value, head)| {
@@ -137,6 +151,8 @@ impl WriteConnection {
             // The journal rolls back at the next open if even this fails; the error to report is the first one.
             let _ = self.conn.execute_batch("ROLLBACK");
         }
+        let version = committed.is_ok().then_some(self.head.position.version);
+        std::mem::take(&mut self.span).end(version);
         committed
     }
 
@@ -170,6 +186,8 @@ impl WriteConnection {
         fault::point("rows:after-requests");
         let changeset = self.captured(&session)?;
         drop(session);
+        let ran = batch.iter().zip(&outcomes);
+        self.span.caused_by(ran.filter(|(_, outcome)| outcome.is_ok()).map(|(request, _)| request.trace()));
         let head = self.append_changes(changeset)?;
         Ok((Committed { outcomes }, head))
     }
@@ -212,8 +230,7 @@ impl WriteConnection {
         let after = schema::hash_objects(&objects);
         let change = SchemaChange { before: self.head.schema_hash, statements, objects };
         let payload = schema_payload(&change, changeset);
-        let entry = self.head.next(Kind::Schema, self.head.position.epoch, after, payload);
-        changelog::append(&self.conn, &entry)?;
+        let entry = self.append(self.head.next(Kind::Schema, self.head.position.epoch, after, payload))?;
         fault::point("schema:after-append");
         Ok(Head::after(&entry))
     }
@@ -232,7 +249,7 @@ impl WriteConnection {
             return Ok(self.head);
         }
         let entry = self.head.next(Kind::Changes, self.head.position.epoch, self.head.schema_hash, changeset);
-        changelog::append(&self.conn, &entry)?;
+        let entry = self.append(entry)?;
         fault::point("rows:after-append");
         Ok(Head::after(&entry))
     }
@@ -254,9 +271,14 @@ impl WriteConnection {
         let head = changelog::head(&self.conn)?;
         let epoch = Epoch { generation: head.position.epoch.generation + 1, id: EpochId::random() };
         let payload = serde_json::to_vec(&EpochChange { reason }).expect("a unit enum always serialises");
-        let entry = head.next(Kind::Epoch, epoch, schema::hash(&self.conn)?, payload);
-        changelog::append(&self.conn, &entry)?;
+        let entry = self.append(head.next(Kind::Epoch, epoch, schema::hash(&self.conn)?, payload))?;
         Ok(Head::after(&entry))
+    }
+
+    fn append(&self, entry: Entry) -> Result<Entry, StoreError> {
+        let entry = Entry { trace: self.span.trace(), ..entry };
+        changelog::append(&self.conn, &entry)?;
+        Ok(entry)
     }
 }
 

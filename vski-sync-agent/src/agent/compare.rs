@@ -89,8 +89,9 @@ impl Agent {
                 // Another history at the same version.
                 return if position == target { Ok(()) } else { Err(AgentError::Lost { common: None }) };
             }
-            match self.context.source.changeset(&self.db, position, Duration::ZERO).await?.changes {
-                Changes::Entries(frames) => _ = self.apply(frames, target.version).await?,
+            let answer = self.context.source.changeset(&self.db, position, Duration::ZERO).await?;
+            match answer.changes {
+                Changes::Entries(frames) => _ = self.apply(frames, target.version, answer.pulled).await?,
                 Changes::AtHead => return Err(AgentError::Lost { common: None }),
                 Changes::Diverged { common } => return Err(AgentError::Lost { common }),
                 Changes::BelowBase { base } => return Err(AgentError::Pruned { base }),

@@ -6,6 +6,7 @@ use tokio::select;
 use vski_replication::clock;
 use vski_replication::position::{DatabaseId, Position, SchemaHash};
 use vski_replication::schema;
+use vski_replication::trace::Trace;
 
 use super::{Agent, Event, Listing};
 use crate::apply::{Applied, LocalCopy};
@@ -19,7 +20,6 @@ const PRUNE_EVERY: Duration = Duration::from_secs(60);
 
 impl Agent {
     /// Asks for what follows the local head, and applies it.
-    #[tracing::instrument(name = "changeset", skip_all, fields(db = self.db))]
     pub(super) async fn ask(&mut self, wait: Duration) -> Result<Event, AgentError> {
         self.answering.append(&mut self.inbox.take());
         // A file that the master does not list is none of its databases, whatever is in it.
@@ -47,7 +47,9 @@ impl Agent {
         let (position, at_head_ms) = match answer.changes {
             Changes::AtHead if wait.is_zero() => (position, answer.asked_ms),
             Changes::AtHead => (position, answer.answered_ms),
-            Changes::Entries(frames) => (self.apply(frames, u64::MAX).await?, answer.answered_ms),
+            Changes::Entries(frames) => {
+                (self.apply(frames, u64::MAX, answer.pulled).await?, answer.answered_ms)
+            },
             Changes::Diverged { common } => return Err(AgentError::Lost { common }),
             Changes::BelowBase { base } => return Err(AgentError::Pruned { base }),
         };
@@ -91,8 +93,14 @@ impl Agent {
         Ok(standing)
     }
 
-    /// Verifies a batch and applies it up to version `last`; returns where the copy stands then.
-    pub(super) async fn apply(&mut self, frames: Vec<u8>, last: u64) -> Result<Position, AgentError> {
+    /// Verifies a batch, which the request `pulled` brought, and applies it up to version `last`; returns where the copy
+    /// stands then.
+    pub(super) async fn apply(
+        &mut self,
+        frames: Vec<u8>,
+        last: u64,
+        pulled: Option<Trace>,
+    ) -> Result<Position, AgentError> {
         let mut copy = self.copy.take().expect("a batch is asked for with the copy open");
         let (copy, applied, counts, took) = blocking::run(move || {
             let started = Instant::now();
@@ -101,7 +109,7 @@ impl Agent {
                 Err(error) => return (copy, Err(error.into()), (0, 0), started.elapsed()),
             };
             entries.retain(|entry| entry.version <= last);
-            let applied = copy.apply(&entries);
+            let applied = copy.apply_pulled(&entries, pulled);
             let done = entries.iter().filter(|entry| entry.version <= copy.position().version);
             let counts = done.fold((0, 0), |(count, bytes), entry| (count + 1, bytes + entry.payload.len() as u64));
             (copy, applied, counts, started.elapsed())
