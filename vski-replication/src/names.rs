@@ -46,6 +46,8 @@ pub mod route {
     pub const VERIFY: &str = "/api/replica/verify";
     /// On a replica: stop following and let the directory's lock go. `POST`.
     pub const RELEASE: &str = "/api/replica/release";
+    /// On a master: take no more writes, a replica is taking over. `POST`; `DELETE` takes them again.
+    pub const HANDOVER: &str = "/api/replica/handover";
 }
 
 /// Header names, in lower case as HTTP/2 and the `http` crate want them.
