@@ -46,6 +46,8 @@ pub mod route {
     pub const VERIFY: &str = "/api/replica/verify";
     /// On a replica: stop following and let the directory's lock go. `POST`.
     pub const RELEASE: &str = "/api/replica/release";
+    /// On a master: take no more writes, a replica is taking over. `POST`; `DELETE` takes them again.
+    pub const HANDOVER: &str = "/api/replica/handover";
 }
 
 /// Value of [`header::FRAMES`]: entries may end with their trace.

@@ -21,6 +21,7 @@ use vski_replication::position::{Chain, DatabaseId, Epoch, EpochId, Position, Sc
 use vski_replication::ranges::{Overview, TableDigest, TableRanges};
 use vski_replication::schema::Object;
 use vski_replication::snapshot::{CHUNK_BYTES, Manifest};
+use vski_replication::token::Claims;
 use vski_replication::trace::Trace;
 
 use crate::trace;
@@ -273,6 +274,19 @@ impl Source {
     pub async fn session(&self, db: &str, position: Position) -> Result<(), SourceError> {
         let request = self.request(Method::POST, route::SESSION).json(&json!({ "db": db, "position": position }));
         self.send("session", request, ANSWER_MARGIN).await.map(drop)
+    }
+
+    /// Asks the master, as an operator, to take no more writes because this node is going to take over. Once it has
+    /// answered its heads do not move any more. Not found: it is too old to be asked, or no master.
+    pub async fn hand_over(&self) -> Result<(), SourceError> {
+        let request = self.request_as(&Claims::operator(), Method::POST, route::HANDOVER);
+        self.send("handover", request, ANSWER_MARGIN).await.map(drop)
+    }
+
+    /// Takes [`Self::hand_over`] back: this node does not take over.
+    pub async fn hand_back(&self) -> Result<(), SourceError> {
+        let request = self.request_as(&Claims::operator(), Method::DELETE, route::HANDOVER);
+        self.send("handover", request, ANSWER_MARGIN).await.map(drop)
     }
 
     /// A question about what follows a position.

@@ -83,7 +83,7 @@ fn set_aside(conn: &Connection, local: &[Object], tables: &[String], version: u6
             .extend(gone.map(|object| format!("DROP {} IF EXISTS {}", kind.to_uppercase(), quote_name(&object.name))));
     }
     run(conn, &statements)?;
-    tables.iter().try_for_each(|table| keep::legacy_rename(conn, table, version).map(drop))
+    tables.iter().try_for_each(|table| keep::move_aside(conn, table, version).map(drop))
 }
 
 /// Runs DDL statements in order; the error names the one that failed.

@@ -65,14 +65,23 @@ fn instead_of_drop(conn: &Connection, table: &str, version: u64) -> Result<Kept,
             super::diff::run(conn, &[drop])?;
         }
     }
-    legacy_rename(conn, table, version)
+    move_aside(conn, table, version)
 }
 
 /// Gives a table the name under which it is kept. References of other tables, views and triggers stay as they are, as
 /// they do when a table is dropped: a plain RENAME would rewrite them, and fail on those that are broken.
-pub(super) fn legacy_rename(conn: &Connection, table: &str, version: u64) -> Result<Kept, MigrateError> {
+///
+/// A table with foreign keys is kept as a copy without them: where this node becomes the master and enforces them, rows
+/// that nobody sees would hold on to rows of living tables.
+pub(super) fn move_aside(conn: &Connection, table: &str, version: u64) -> Result<Kept, MigrateError> {
     let name = free_name(conn, table, version)?;
-    let rename = format!("ALTER TABLE {} RENAME TO {}", quote_name(table), quote_name(&name));
+    let (from, to) = (quote_name(table), quote_name(&name));
+    if conn.prepare("SELECT 1 FROM pragma_foreign_key_list(?1)")?.exists([table])? {
+        let copy = [format!("CREATE TABLE {to} AS SELECT * FROM {from}"), format!("DROP TABLE {from}")];
+        super::diff::run(conn, &copy)?;
+        return Ok(Kept { table: table.to_owned(), name });
+    }
+    let rename = format!("ALTER TABLE {from} RENAME TO {to}");
     conn.execute_batch("PRAGMA legacy_alter_table = ON")?;
     let renamed = super::diff::run(conn, &[rename]);
     conn.execute_batch("PRAGMA legacy_alter_table = OFF")?;

@@ -81,6 +81,7 @@ impl From<StoreError> for ApiError {
             StoreError::Invalid(_) | StoreError::Fields(_) | StoreError::Line { .. } => StatusCode::BAD_REQUEST,
             StoreError::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             StoreError::Overloaded
+            | StoreError::HandedOver
             | StoreError::ShuttingDown
             | StoreError::NotReady(_)
             | StoreError::ReadTimeout(_)

@@ -24,6 +24,9 @@ mod replica;
 /// What replicas ask about a snapshot's content.
 mod compare;
 
+/// A replica takes over: no more writes here.
+mod handover;
+
 /// What a replica does on request: sync now, let the directory go.
 mod sync;
 
@@ -65,6 +68,7 @@ pub fn master_router(state: MasterState) -> Router {
         .merge(sql::write_router())
         .merge(replica::master_router())
         .merge(compare::router())
+        .merge(handover::router())
         .with_state(state);
     with_layers(routes.merge(read_routes(&app)), app)
 }

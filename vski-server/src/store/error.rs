@@ -45,6 +45,9 @@ pub enum StoreError {
     /// The queue is full.
     #[error("the server has more writes waiting than it accepts: try again shortly")]
     Overloaded,
+    /// A replica is taking over.
+    #[error("this master has handed over to a replica and takes no more writes: write to the new master")]
+    HandedOver,
     /// The process is going down.
     #[error("the server is shutting down: try again on another or after its restart")]
     ShuttingDown,

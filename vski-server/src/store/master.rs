@@ -1,6 +1,7 @@
 //! All databases of a master. Only the process that holds the directory's lock has one of these.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
 
@@ -22,6 +23,8 @@ pub struct Master {
     metrics: Arc<Metrics>,
     databases: RwLock<BTreeMap<String, Database>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    /// Whether a replica is taking over: until a restart, or until it gives up.
+    handed_over: AtomicBool,
     /// Wakes whoever waits for a change of the set.
     changed: watch::Sender<()>,
 }
@@ -34,6 +37,7 @@ impl Master {
             metrics: Arc::clone(metrics),
             databases: RwLock::default(),
             threads: Mutex::default(),
+            handed_over: AtomicBool::new(false),
             changed: watch::Sender::new(()),
         };
         let mut names = dir.databases()?;
@@ -86,6 +90,25 @@ impl Master {
         Ok(Written { value: (), head })
     }
 
+    /// Takes no more writes, because a replica is taking over. Once this has returned no head moves any more, so that
+    /// the replica can have everything that was ever acknowledged.
+    pub async fn hand_over(&self) -> Result<(), StoreError> {
+        self.handed_over.store(true, Ordering::Release);
+        for database in self.all() {
+            if let Err(error) = database.writer.close().await {
+                self.take_writes();
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes writes again.
+    pub fn take_writes(&self) {
+        self.handed_over.store(false, Ordering::Release);
+        self.all().iter().for_each(|database| database.writer.reopen());
+    }
+
     /// Lets the writer threads finish what is queued, waits for them, and records what the closed files look like.
     pub fn close(&self) {
         let names: Vec<String> = self.all().into_iter().map(|database| database.name).collect();
@@ -110,6 +133,9 @@ impl Master {
         let mut databases = self.databases.write().unwrap_or_else(PoisonError::into_inner);
         if databases.contains_key(name) {
             return Ok(());
+        }
+        if self.handed_over.load(Ordering::Acquire) {
+            return Err(StoreError::HandedOver);
         }
         let (database, thread) = database::open(&self.dir, name, &self.metrics, left.as_deref())?;
         databases.insert(name.to_owned(), database);

@@ -5,7 +5,7 @@
 //! the new head is announced on a watch channel, which only wakes: the log is the truth.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -43,6 +43,8 @@ type CommitAlone = fn(&mut WriteConnection, &mut dyn Request) -> Result<(), Stor
 pub struct Writer {
     queue: SyncSender<Box<dyn Request>>,
     queued: Arc<Queued>,
+    /// Whether requests are refused: see [`Writer::close`].
+    closed: Arc<AtomicBool>,
     head: watch::Receiver<Head>,
 }
 
@@ -74,15 +76,22 @@ impl Writer {
     /// Starts the thread. It ends when the last `Writer` is dropped and the queue is empty.
     pub fn start(database: &str, conn: WriteConnection, metrics: WriterMetrics) -> (Self, JoinHandle<()>) {
         let (queue, requests) = sync_channel(QUEUE_LIMIT);
-        let queued = Arc::new(Queued::default());
+        let (queued, closed) = (Arc::new(Queued::default()), Arc::new(AtomicBool::new(false)));
         let (announce, head) = watch::channel(conn.head());
-        let mut thread =
-            WriterThread { conn, requests, queued: Arc::clone(&queued), carried: Vec::new(), announce, metrics };
+        let mut thread = WriterThread {
+            conn,
+            requests,
+            queued: Arc::clone(&queued),
+            closed: Arc::clone(&closed),
+            carried: Vec::new(),
+            announce,
+            metrics,
+        };
         let join = std::thread::Builder::new()
             .name(format!("write-{database}"))
             .spawn(move || while thread.turn() {})
             .expect("the system can start a thread");
-        (Self { queue, queued, head }, join)
+        (Self { queue, queued, closed, head }, join)
     }
 
     /// Changes rows. `bytes` is what the closure holds of the caller's data.
@@ -122,6 +131,18 @@ impl Writer {
         Ok(self.submit(Box::new(request), answer).await?.value)
     }
 
+    /// Refuses all requests from now on but upkeep. Once this has returned the head does not move any more: the thread
+    /// itself refuses, and what it took before is committed.
+    pub async fn close(&self) -> Result<(), StoreError> {
+        self.closed.store(true, Ordering::Release);
+        self.upkeep(|_| Ok(())).await
+    }
+
+    /// Takes requests again.
+    pub fn reopen(&self) {
+        self.closed.store(false, Ordering::Release);
+    }
+
     /// The head, and a wake-up for each new one.
     #[must_use]
     pub fn head(&self) -> watch::Receiver<Head> {
@@ -148,6 +169,7 @@ struct WriterThread {
     conn: WriteConnection,
     requests: Receiver<Box<dyn Request>>,
     queued: Arc<Queued>,
+    closed: Arc<AtomicBool>,
     /// Taken from the queue but cut off the last batch, in order; they come first.
     carried: Vec<Box<dyn Request>>,
     announce: watch::Sender<Head>,
@@ -161,6 +183,9 @@ impl WriterThread {
         self.metrics.queue_requests.observe(self.queued.requests.load(Ordering::Acquire) as f64);
         self.metrics.batch_requests.observe(batch.len() as f64);
         match batch.first().map(|request| request.form()) {
+            Some(form) if form != Form::Upkeep && self.closed.load(Ordering::Acquire) => {
+                batch.into_iter().for_each(|request| request.answer(Err(StoreError::HandedOver)));
+            }
             Some(Form::Schema) => self.run_alone(batch, WriteConnection::commit_schema),
             Some(Form::Upkeep) => self.run_alone(batch, WriteConnection::commit_upkeep),
             Some(Form::Migration) => self.run_alone(batch, |conn, request| request.migrate(conn)),

@@ -73,8 +73,13 @@ impl Source {
 
     /// A request with everything that every call carries.
     pub(super) fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.request_as(&Claims::replica(&self.identity.node_id, REPLICA_TOKEN_SECONDS), method, path)
+    }
+
+    /// The same with another token.
+    pub(super) fn request_as(&self, claims: &Claims, method: Method, path: &str) -> RequestBuilder {
         let Identity { secrets, node_id, public_url, boot_id } = &self.identity;
-        let token = secrets.mint(&Claims::replica(node_id, REPLICA_TOKEN_SECONDS));
+        let token = secrets.mint(claims);
         let mut request = self
             .client
             .request(method, format!("{}{path}", self.master_url))

@@ -110,3 +110,24 @@ fn a_statement_that_fails_is_named_and_leaves_renames_as_they_should_be() {
     assert!(!legacy);
     assert_eq!(rows(&conn, "x").len(), 5);
 }
+
+#[test]
+fn a_kept_table_with_foreign_keys_holds_on_to_nothing_and_its_rows_are_exact() {
+    let child =
+        "CREATE TABLE picky (id INTEGER PRIMARY KEY, v ANY, x TEXT REFERENCES x (id) ON DELETE RESTRICT, t TEXT,
+        sum AS (id + 1)) STRICT";
+    let fill = "INSERT INTO picky (id, v, x, t) VALUES (1, '1', 'a', '01'), (2, 1, 'b', NULL), (3, 1.0, 'c', ''), (4, x'31', 'd', 'é')";
+    let conn = database();
+    conn.execute_batch(&format!("{child}; {fill}")).unwrap();
+    let before = rows(&conn, "picky");
+    let kept = run_keeping(&conn, &texts(&["DROP TABLE picky", "DROP TABLE child"]), 9).unwrap();
+    assert_eq!(kept.len(), 2);
+    assert_eq!(rows(&conn, "_vski_kept_picky_9"), before);
+    let other: String = conn
+        .query_row("SELECT group_concat(quote(t) || sum || x) FROM _vski_kept_picky_9", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(other, "'01'2a,NULL3b,''4c,'é'5d");
+    conn.execute_batch("PRAGMA foreign_keys = ON").unwrap();
+    assert_eq!(conn.execute("DELETE FROM x", []).unwrap(), 5);
+    assert_eq!(rows(&conn, "_vski_kept_picky_9").len(), 4);
+}

@@ -40,7 +40,9 @@ impl Word {
             Self::NotAsked => "fetch nothing from the old master".to_owned(),
             Self::Silent(reason) => format!("go on without the old master, which does not answer ({reason}),"),
             Self::Refuses(reason) => format!("refuse, unless forced, because of the old master ({reason})"),
-            Self::Answers(_) => "fetch what is missing from the old master".to_owned(),
+            Self::Answers(_) => {
+                "have the old master take no more writes, and fetch what is missing from it,".to_owned()
+            }
         }
     }
 }
@@ -49,10 +51,9 @@ impl Promotion {
     /// Asks the old master for its positions.
     pub(super) async fn ask(&self) -> Word {
         let Some(sync) = &self.sync else { return Word::NotAsked };
-        let source = self.identity().and_then(|id| Ok(Source::new(sync, id)?));
-        let source = match source {
+        let source = match self.source(sync) {
             Ok(source) => source,
-            Err(error) => return Word::Refuses(format!("{error:#}")),
+            Err(reason) => return Word::Refuses(reason),
         };
         match source.status(None, Duration::ZERO).await {
             Ok(listed) => Word::Answers(listed),
@@ -79,16 +80,55 @@ impl Promotion {
                 return Ok((lock, node));
             }
         }
+        let source = self.source(sync).map_err(Failure::work)?;
+        let handed_over = self.hand_over(&source).await?;
+        let caught_up = self.to_the_head(sync, lock, node).await;
+        match &caught_up {
+            Err(_) if handed_over => match source.hand_back().await {
+                Ok(()) => println!("the old master at {url} takes writes again"),
+                Err(error) => println!(
+                    "the old master at {url} takes no writes until it is restarted, it could not be told: {}",
+                    error::chain(&error)
+                ),
+            },
+            Ok(_) if handed_over => {
+                println!(
+                    "the old master at {url} still answers; it takes no more writes unless it is restarted: stop it"
+                );
+            }
+            Ok(_) => {
+                println!("the old master at {url} still answers: stop it, what it takes from now on will be lost");
+            }
+            Err(_) => {}
+        }
+        caught_up
+    }
+
+    /// Has the old master take no more writes, so that nothing that it acknowledges can be missing here. One that cannot
+    /// be asked is followed to its head all the same.
+    async fn hand_over(&self, source: &Source) -> Result<bool, Failure> {
+        match source.hand_over().await {
+            Ok(()) => Ok(true),
+            Err(SourceError::NotFound { .. }) => Ok(false),
+            Err(error) => {
+                let reason = error::chain(&error);
+                self.insist(&format!("the old master answers and does not stop taking writes: {reason}"))?;
+                Ok(false)
+            }
+        }
+    }
+
+    async fn to_the_head(&self, sync: &SyncConfig, lock: DirLock, node: NodeDb) -> Result<(DirLock, NodeDb), Failure> {
         let before = self.entries()?;
         let outcome = self.sync(sync.clone(), lock, node).await?;
         let claimed = self.take().await?;
         match outcome {
             Outcome::AtHead => println!("{} entries came from the old master", self.entries()?.saturating_sub(before)),
             Outcome::Failed(reason) | Outcome::Stopped(reason) => {
+                let url = &sync.master_url;
                 self.insist(&format!("the old master at {url} answers and its head was not reached: {reason}"))?;
             }
         }
-        println!("the old master at {url} still answers: stop it, what it takes from now on will be lost");
         Ok(claimed)
     }
 
@@ -102,9 +142,10 @@ impl Promotion {
         Ok(supervisor::sync_once(config).await.map_err(Failure::setup)?.outcome)
     }
 
-    fn identity(&self) -> anyhow::Result<Identity> {
-        let id = self.dir.node_id(self.config.replica_id.as_deref())?;
-        Ok(Identity::new(self.config.secrets.clone(), id, self.config.public_url.clone()))
+    fn source(&self, sync: &SyncConfig) -> Result<Source, String> {
+        let id = self.dir.node_id(self.config.replica_id.as_deref()).map_err(|error| error.to_string())?;
+        let identity = Identity::new(self.config.secrets.clone(), id, self.config.public_url.clone());
+        Source::new(sync, identity).map_err(|error| error.to_string())
     }
 
     /// Entries of all databases.
