@@ -47,9 +47,7 @@ impl Agent {
         let (position, at_head_ms) = match answer.changes {
             Changes::AtHead if wait.is_zero() => (position, answer.asked_ms),
             Changes::AtHead => (position, answer.answered_ms),
-            Changes::Entries(frames) => {
-                (self.apply(frames, u64::MAX, answer.pulled).await?, answer.answered_ms)
-            },
+            Changes::Entries(frames) => (self.apply(frames, u64::MAX, answer.pulled).await?, answer.answered_ms),
             Changes::Diverged { common } => return Err(AgentError::Lost { common }),
             Changes::BelowBase { base } => return Err(AgentError::Pruned { base }),
         };
