@@ -18,7 +18,7 @@ use vski_replication::entry::MAX_PAYLOAD;
 use vski_replication::names::{self, header, route};
 use vski_replication::position::{Chain, DatabaseId, Epoch, EpochId, Position, SchemaHash};
 use vski_replication::ranges::{Overview, TableDigest, TableRanges};
-use vski_replication::schema::Object;
+use vski_replication::schema::{self, Object};
 use vski_replication::snapshot::{CHUNK_BYTES, Manifest};
 use vski_replication::trace::Trace;
 use vski_replication::{clock, digest};
@@ -127,6 +127,13 @@ pub struct Schema {
     pub hash: SchemaHash,
     /// Its objects.
     pub objects: Vec<Object>,
+}
+
+impl Schema {
+    /// Whether this is the schema with that hash, which an entry told whose chain was right.
+    pub(crate) fn is(&self, hash: SchemaHash) -> bool {
+        self.hash == hash && schema::hash_objects(&self.objects) == hash
+    }
 }
 
 impl Source {

@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 use tokio::select;
 use vski_replication::clock;
 use vski_replication::position::{DatabaseId, Position, SchemaHash};
-use vski_replication::schema;
 use vski_replication::trace::Trace;
 
 use super::{Agent, Event, Listing};
@@ -152,7 +151,7 @@ impl Agent {
             Err(SourceError::NotFound { .. }) => return Err(AgentError::SchemaForgotten { version }),
             target => target?,
         };
-        if target.hash != master || schema::hash_objects(&target.objects) != master {
+        if !target.is(master) {
             let reason = format!("its schema at version {version} has not the hash {master} of that entry");
             return Err(SourceError::Malformed { call: "schema-sync", reason }.into());
         }

@@ -107,3 +107,26 @@ async fn a_list_whose_bytes_are_not_those_of_its_digest_is_malformed() {
     let error = torn.status(None, Duration::ZERO).await.unwrap_err();
     assert!(matches!(&error, SourceError::Malformed { reason, .. } if reason.contains(header::DIGEST)), "{error}");
 }
+
+#[test]
+fn every_flipped_bit_and_every_truncation_of_a_schema_is_detected_or_means_the_same() {
+    let mut master = Master::new();
+    master.schema(&["CREATE TABLE t (id TEXT PRIMARY KEY NOT NULL, n INT DEFAULT 7, s TEXT DEFAULT 'Ab')"]);
+    let objects = schema::objects(&master.conn).unwrap();
+    let hash = schema::hash_objects(&objects);
+    let json = serde_json::to_vec(&json!({ "db": "a", "version": 1, "hash": hash, "objects": objects })).unwrap();
+    let read = |json: &[u8]| serde_json::from_slice::<Schema>(json).ok().filter(|found| found.is(hash));
+    assert!(read(&json).is_some());
+    let mut same = 0;
+    for (what, json) in crate::testing::damaged(&json) {
+        let Some(found) = read(&json) else { continue };
+        same += 1;
+        assert_eq!(found.objects.len(), objects.len(), "{what}");
+        for (found, object) in found.objects.iter().zip(&objects) {
+            assert_eq!((&found.kind, &found.name, &found.table), (&object.kind, &object.name, &object.table), "{what}");
+            // Keywords and names are the same to SQLite in any case, texts are not.
+            assert!(found.sql.eq_ignore_ascii_case(&object.sql) && found.sql.contains("'Ab'"), "{what}: {}", found.sql);
+        }
+    }
+    assert!(same > 0, "hex digits and keywords in capitals are the same");
+}
