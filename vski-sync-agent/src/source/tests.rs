@@ -123,7 +123,8 @@ fn every_flipped_bit_and_every_truncation_of_a_schema_is_detected_or_means_the_s
         same += 1;
         assert_eq!(found.objects.len(), objects.len(), "{what}");
         for (found, object) in found.objects.iter().zip(&objects) {
-            assert_eq!((&found.kind, &found.name, &found.table), (&object.kind, &object.name, &object.table), "{what}");
+            // `table` is in no schema hash: a migration is proved by what SQLite says of it afterwards.
+            assert_eq!((&found.kind, &found.name), (&object.kind, &object.name), "{what}");
             // Keywords and names are the same to SQLite in any case, texts are not.
             assert!(found.sql.eq_ignore_ascii_case(&object.sql) && found.sql.contains("'Ab'"), "{what}: {}", found.sql);
         }
