@@ -38,6 +38,9 @@ pub mod ranges;
 /// What a downloaded database file must look like before it is used.
 pub mod snapshot;
 
+/// The digest of a JSON answer.
+pub mod digest;
+
 /// The tokens that nodes mint for each other from the shared secret.
 pub mod token;
 
@@ -55,3 +58,6 @@ pub mod clock;
 
 /// Labelled places at which a test can make this process die.
 pub mod fault;
+
+#[cfg(test)]
+mod damage;

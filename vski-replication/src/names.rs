@@ -80,6 +80,8 @@ pub mod header {
     pub const SCHEMA_HASH: &str = "x-vski-schema-hash";
     /// The master's clock, with every answer of the replication protocol: `<asked>,<answered>`, ms since 1970.
     pub const TIME: &str = "x-vski-time";
+    /// What the bytes of a JSON answer of the replication protocol hash to: see [`crate::digest`].
+    pub const DIGEST: &str = "x-vski-digest";
     /// Where a write stands, on its answer: `<db>:<generation>-<epoch id>:<version>`.
     pub const POSITION: &str = "x-vski-position";
     /// What a read has to see at least: one or more of [`POSITION`]'s values, with commas.

@@ -161,7 +161,9 @@ impl TableRanges {
     /// Whether the ranges are those that `hash` promised.
     pub fn verify(&self, hash: &Hex) -> Result<(), RowError> {
         let tiled = self.ranges.iter().rev().enumerate().all(|(at, range)| range.end.is_none() == (at == 0));
-        if tiled && !self.ranges.is_empty() && *hash == self.computed() { Ok(()) } else { Err(RowError) }
+        let rows = self.ranges.iter().try_fold(0_u64, |sum, range| sum.checked_add(range.rows));
+        let told = self.hash == *hash && rows == Some(self.rows);
+        if tiled && told && !self.ranges.is_empty() && *hash == self.computed() { Ok(()) } else { Err(RowError) }
     }
 
     fn computed(&self) -> Hex {

@@ -68,6 +68,12 @@ impl Manifest {
         Ok(())
     }
 
+    /// Whether these are the bytes of chunk `index`.
+    #[must_use]
+    pub fn is_chunk(&self, index: usize, bytes: &[u8]) -> bool {
+        self.chunks.get(index).is_some_and(|hash| blake3::hash(bytes).to_hex().as_str() == hash)
+    }
+
     /// The byte range of chunk `index`: first byte and length.
     #[must_use]
     pub fn range(&self, index: usize) -> (u64, u64) {
@@ -90,6 +96,7 @@ impl Manifest {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::damage::damaged;
     use crate::position::{Chain, Epoch, EpochId};
 
     fn manifest() -> Manifest {
@@ -119,6 +126,27 @@ mod tests {
         let mut short = manifest();
         short.chunks.pop();
         assert_eq!(short.sealed().verify(), Err(ManifestError::Chunks { found: 1, size: CHUNK_BYTES + 10 }));
+    }
+
+    #[test]
+    fn every_flipped_bit_and_every_truncation_of_a_manifest_is_detected_or_means_the_same() {
+        let json = serde_json::to_vec(&manifest()).unwrap();
+        for (what, json) in damaged(&json) {
+            // A flip may make a hex digit a capital one.
+            let found = serde_json::from_slice::<Manifest>(&json).ok().filter(|found| found.verify().is_ok());
+            assert!(found.is_none_or(|found| found == manifest()), "{what}");
+        }
+    }
+
+    #[test]
+    fn every_flipped_bit_and_every_truncation_of_a_chunk_is_detected() {
+        let chunk: Vec<u8> = (0..300_u16).map(|n| n.to_be_bytes()[1]).collect();
+        let hash = blake3::hash(&chunk).to_hex().to_string();
+        let manifest = Manifest { size: 300, chunks: vec![hash], ..manifest() };
+        assert!(manifest.is_chunk(0, &chunk) && !manifest.is_chunk(1, &chunk));
+        for (what, chunk) in damaged(&chunk) {
+            assert!(!manifest.is_chunk(0, &chunk), "{what}");
+        }
     }
 
     #[test]

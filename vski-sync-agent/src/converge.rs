@@ -12,7 +12,7 @@ use std::path::PathBuf;
 
 use vski_replication::datadir::DataDir;
 use vski_replication::position::Position;
-use vski_replication::ranges::{Overview, TableDigest, TableRanges, frames, row_hash};
+use vski_replication::ranges::{Overview, TableDigest, TableRanges};
 use vski_replication::snapshot::Manifest;
 use vski_replication::{changelog, connection, fault};
 
@@ -20,6 +20,7 @@ use crate::error::AgentError;
 use crate::source::{Source, SourceError};
 use crate::{blocking, lineage};
 
+mod answers;
 mod lost;
 mod merge;
 mod spool;
@@ -141,12 +142,7 @@ async fn merge_run(
 ) -> Result<Merge, AgentError> {
     let body = source.row_hashes(snapshot, &table.name, first, last).await?;
     merge.fetched_bytes += body.len() as u64;
-    let lists = frames(&body).map_err(malformed)?;
-    if lists.len() != last - first + 1 {
-        return Err(malformed("it has another number of ranges than asked for"));
-    }
-    for (at, list) in (first..=last).zip(lists) {
-        let theirs = ranges.ranges[at].row_hashes(list).map_err(malformed)?;
+    for (at, theirs) in (first..=last).zip(answers::row_hashes(&body, ranges, (first, last))?) {
         let piece = Piece { start: ranges.start(at).cloned(), end: ranges.ranges[at].end.clone() };
         let name = table.name.clone();
         let (next, difference) = step(merge, move |merge| merge.compare(&name, &piece, &theirs)).await?;
@@ -167,13 +163,7 @@ async fn fetch(
         let places = wanted.iter().map(|(place, _)| place.to_string()).collect::<Vec<_>>().join(",");
         let body = source.rows(snapshot, table, range, &places).await?;
         merge.fetched_bytes += body.len() as u64;
-        let rows = frames(&body).map_err(malformed)?;
-        let right =
-            rows.len() == wanted.len() && rows.iter().zip(wanted).all(|(row, (_, hash))| row_hash(row) == *hash);
-        if !right {
-            return Err(malformed("its rows are not those that were asked for"));
-        }
-        let rows: Vec<Vec<u8>> = rows.into_iter().map(<[u8]>::to_vec).collect();
+        let rows = answers::rows(&body, wanted)?;
         (merge, ()) = step(merge, move |merge| merge.keep(&rows)).await?;
         fault::point("converge:fetched");
     }
@@ -202,10 +192,6 @@ fn runs(indexes: &[usize]) -> Vec<(usize, usize)> {
         }
     }
     runs
-}
-
-fn malformed(reason: impl std::fmt::Display) -> AgentError {
-    SourceError::Malformed { call: "snapshot rows", reason: reason.to_string() }.into()
 }
 
 #[cfg(test)]

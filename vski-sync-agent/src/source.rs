@@ -14,15 +14,15 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 use tracing::Span;
-use vski_replication::clock;
 use vski_replication::entry::MAX_PAYLOAD;
 use vski_replication::names::{self, header, route};
 use vski_replication::position::{Chain, DatabaseId, Epoch, EpochId, Position, SchemaHash};
 use vski_replication::ranges::{Overview, TableDigest, TableRanges};
-use vski_replication::schema::Object;
+use vski_replication::schema::{self, Object};
 use vski_replication::snapshot::{CHUNK_BYTES, Manifest};
 use vski_replication::token::Claims;
 use vski_replication::trace::Trace;
+use vski_replication::{clock, digest};
 
 use crate::trace;
 
@@ -128,6 +128,13 @@ pub struct Schema {
     pub hash: SchemaHash,
     /// Its objects.
     pub objects: Vec<Object>,
+}
+
+impl Schema {
+    /// Whether this is the schema with that hash, which an entry told whose chain was right.
+    pub(crate) fn is(&self, hash: SchemaHash) -> bool {
+        self.hash == hash && schema::hash_objects(&self.objects) == hash
+    }
 }
 
 impl Source {
@@ -307,8 +314,15 @@ impl Source {
         if response.status().is_success() { Ok(response) } else { Err(self.refusal(call, response).await) }
     }
 
+    /// A JSON answer whose bytes are those that its digest promised. Older masters promise nothing: what they say of
+    /// rows and schemas is verified by those who use it, and what they list is no more than a reason to ask.
     async fn json<T: DeserializeOwned>(&self, call: &'static str, response: Response) -> Result<T, SourceError> {
+        let promised = response.headers().get(header::DIGEST).cloned();
         let body = client::body(call, response, MAX_JSON, IDLE_TIMEOUT).await?;
+        if promised.is_some_and(|promised| !digest::matches(promised.as_bytes(), &body)) {
+            let reason = format!("its bytes are not those that {} promised", header::DIGEST);
+            return Err(SourceError::Malformed { call, reason });
+        }
         serde_json::from_slice(&body).map_err(|error| SourceError::Malformed { call, reason: error.to_string() })
     }
 

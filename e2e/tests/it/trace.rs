@@ -31,8 +31,7 @@ fn start(cluster: &Cluster, configure: impl Fn(Node) -> Node) -> Result<[Node; 3
     let mut master = configure(cluster.master("master")?);
     master.start()?;
     master.admin()?.create_collection(POSTS, &[("title", "text")])?;
-    let mut replicas =
-        [cluster.embedded("embedded", &master)?, cluster.external("external", &master)?].map(configure);
+    let mut replicas = [cluster.embedded("embedded", &master)?, cluster.external("external", &master)?].map(configure);
     for replica in &mut replicas {
         replica.start()?;
         replica.wait_ready()?;
@@ -121,7 +120,8 @@ fn what_the_caller_does_not_record_nobody_records() -> Result<()> {
     span_of(&collector, master, "commit", recorded)?;
     let leaked = collector.spans().into_iter().find(|received| {
         let about = received.attribute("version");
-        hex(&received.span.trace_id) == TRACE_ID || about == Some(unrecorded.to_string()) && received.span.name != "pull"
+        hex(&received.span.trace_id) == TRACE_ID
+            || about == Some(unrecorded.to_string()) && received.span.name != "pull"
     });
     ensure!(leaked.is_none(), "{leaked:?}");
     Ok(())

@@ -51,7 +51,8 @@ pub(super) fn delete(conn: &Connection, upto: u64) -> Result<(), LogError> {
 }
 
 fn exists(conn: &Connection) -> Result<bool, LogError> {
-    let mut statement = conn.prepare_cached("SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE name = '_vski_trace')")?;
+    let mut statement =
+        conn.prepare_cached("SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE name = '_vski_trace')")?;
     Ok(statement.query_row([], |row| row.get(0))?)
 }
 

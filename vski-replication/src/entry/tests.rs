@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::damage::damaged;
 use crate::{chain, position::DatabaseId};
 
 const TRACED: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
@@ -75,35 +76,22 @@ fn intact(frame: &[u8]) -> Option<Entry> {
 }
 
 #[test]
-fn every_truncation_and_every_flipped_bit_of_a_frame_is_detected() {
-    let frame = frame_with(&entry(), &[]);
-    for length in 0..frame.len() {
-        assert_eq!(intact(&frame[..length]), None, "cut at {length}");
-    }
-    for bit in 0..frame.len() * 8 {
-        assert_eq!(intact(&flipped(&frame, bit)), None, "bit {bit}");
+fn every_flipped_bit_and_every_truncation_of_a_frame_is_detected() {
+    for (what, frame) in damaged(&frame_with(&entry(), &[])) {
+        assert_eq!(intact(&frame), None, "{what}");
     }
 }
 
 #[test]
-fn every_truncation_and_every_flipped_bit_of_a_frame_with_a_trace_is_detected_or_costs_the_trace() {
+fn every_flipped_bit_and_every_truncation_of_a_frame_with_a_trace_is_detected_or_costs_the_trace() {
     let mut frame = Vec::new();
     traced().encode_traced(&mut frame);
     assert_eq!(intact(&frame), Some(traced()));
-    for length in 0..frame.len() {
-        assert_eq!(intact(&frame[..length]), None, "cut at {length}");
-    }
     let trace = frame.len() - TRACE;
-    for bit in 0..frame.len() * 8 {
-        let expected = if bit / 8 < trace { None } else { Some(entry()) };
-        assert_eq!(intact(&flipped(&frame, bit)), expected, "bit {bit}");
+    for (what, damaged) in damaged(&frame) {
+        let only_the_trace = damaged.len() == frame.len() && damaged[..trace] == frame[..trace];
+        assert_eq!(intact(&damaged), only_the_trace.then(entry), "{what}");
     }
-}
-
-fn flipped(frame: &[u8], bit: usize) -> Vec<u8> {
-    let mut flipped = frame.to_vec();
-    flipped[bit / 8] ^= 1 << (bit % 8);
-    flipped
 }
 
 proptest! {

@@ -10,9 +10,9 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use tower_http::cors::{AllowHeaders, AllowMethods, Any, CorsLayer};
 use tracing::{Instrument, field};
-use vski_replication::clock;
 use vski_replication::names::header;
 use vski_replication::node::Role;
+use vski_replication::{clock, digest};
 
 use super::error::ApiError;
 use crate::app::App;
@@ -54,9 +54,7 @@ pub async fn observe(State(app): State<App>, request: Request, next: Next) -> Re
 pub async fn envelope(request: Request, next: Next) -> Response {
     let response = next.run(request).await;
     let status = response.status();
-    let is_json =
-        response.headers().get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
-    if !(status.is_client_error() || status.is_server_error()) || is_json {
+    if !(status.is_client_error() || status.is_server_error()) || is_json(&response) {
         return response;
     }
     let (mut parts, body) = response.into_parts();
@@ -68,6 +66,10 @@ pub async fn envelope(request: Request, next: Next) -> Response {
     let (ours, body) = refusal.into_parts();
     parts.headers.extend(ours.headers);
     Response::from_parts(parts, body)
+}
+
+fn is_json(response: &Response) -> bool {
+    response.headers().get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"))
 }
 
 /// Every response says which node it came from, errors and preflights included.
@@ -110,6 +112,24 @@ pub async fn tell_time(request: Request, next: Next) -> Response {
     response
 }
 
+/// Says what the bytes of a JSON answer to a replica hash to: of all that a master tells, these have no hash of their own.
+pub async fn seal(request: Request, next: Next) -> Response {
+    let sealed = request.method() == Method::GET && request.uri().path().starts_with("/api/replica/");
+    let response = next.run(request).await;
+    if !sealed || !is_json(&response) {
+        return response;
+    }
+    let (mut parts, body) = response.into_parts();
+    // It is in memory already: JSON is never streamed here.
+    let body = match axum::body::to_bytes(body, usize::MAX).await {
+        Ok(body) => body,
+        Err(error) => return ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    };
+    let digest = HeaderValue::from_str(&digest::of(&body)).expect("hex digits are header text");
+    parts.headers.insert(header::DIGEST, digest);
+    Response::from_parts(parts, body.into())
+}
+
 /// On a replica a write is refused before authentication, body and path are looked at (the specification's text).
 pub async fn read_only(State(app): State<App>, request: Request, next: Next) -> Response {
     if app.identity.role == Role::Replica && is_write(request.method()) && !is_allowed(request.uri().path()) {
@@ -134,7 +154,34 @@ fn is_allowed(path: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use axum::body::Body;
+    use axum::routing::get;
+    use axum::{Json, Router, middleware};
+    use tower::ServiceExt;
+
     use super::*;
+
+    #[tokio::test]
+    async fn a_json_answer_to_a_replica_carries_the_digest_of_its_bytes() {
+        let list = || async { (StatusCode::CONFLICT, Json(["a", "b"])) };
+        let router = Router::new()
+            .route("/api/replica/status", get(list))
+            .route("/api/collections", get(list))
+            .route("/api/replica/snapshot/1", get(|| async { "bytes" }))
+            .layer(middleware::from_fn(seal));
+        for (path, expected) in [
+            ("/api/replica/status", Some(digest::of(br#"["a","b"]"#))),
+            ("/api/collections", None),
+            ("/api/replica/snapshot/1", None),
+        ] {
+            let request = Request::builder().uri(path).body(Body::empty()).unwrap();
+            let response = router.clone().oneshot(request).await.unwrap();
+            let told = response.headers().get(header::DIGEST).map(|value| value.to_str().unwrap().to_owned());
+            assert_eq!(told, expected, "{path}");
+            let body = axum::body::to_bytes(response.into_body(), 100).await.unwrap();
+            assert!(expected.is_none_or(|expected| digest::matches(expected.as_bytes(), &body)), "{path}");
+        }
+    }
 
     #[test]
     fn only_logins_replication_and_workflows_pass_a_replica() {

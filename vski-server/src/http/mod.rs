@@ -98,6 +98,7 @@ fn with_layers(routes: Router, app: App) -> Router {
         .method_not_allowed_fallback(no_method)
         .layer(DefaultBodyLimit::max(extract::MAX_BODY_BYTES))
         .layer(middleware::from_fn(layers::envelope))
+        .layer(middleware::from_fn(layers::seal))
         .layer(middleware::from_fn_with_state(app.clone(), layers::read_only))
         .layer(layers::cors())
         .layer(middleware::from_fn_with_state(app.clone(), layers::identify))

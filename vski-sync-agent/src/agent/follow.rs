@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 use tokio::select;
 use vski_replication::clock;
 use vski_replication::position::{DatabaseId, Position, SchemaHash};
-use vski_replication::schema;
 use vski_replication::trace::Trace;
 
 use super::{Agent, Event, Listing};
@@ -47,9 +46,7 @@ impl Agent {
         let (position, at_head_ms) = match answer.changes {
             Changes::AtHead if wait.is_zero() => (position, answer.asked_ms),
             Changes::AtHead => (position, answer.answered_ms),
-            Changes::Entries(frames) => {
-                (self.apply(frames, u64::MAX, answer.pulled).await?, answer.answered_ms)
-            },
+            Changes::Entries(frames) => (self.apply(frames, u64::MAX, answer.pulled).await?, answer.answered_ms),
             Changes::Diverged { common } => return Err(AgentError::Lost { common }),
             Changes::BelowBase { base } => return Err(AgentError::Pruned { base }),
         };
@@ -154,7 +151,7 @@ impl Agent {
             Err(SourceError::NotFound { .. }) => return Err(AgentError::SchemaForgotten { version }),
             target => target?,
         };
-        if target.hash != master || schema::hash_objects(&target.objects) != master {
+        if !target.is(master) {
             let reason = format!("its schema at version {version} has not the hash {master} of that entry");
             return Err(SourceError::Malformed { call: "schema-sync", reason }.into());
         }

@@ -15,11 +15,12 @@ fn source(master_url: &str, secret: &str) -> Source {
     Source::new(&config, identity).unwrap()
 }
 
-/// A server that answers every changeset request with `respond`.
+/// A server that answers every request for the list or for changes with `respond`.
 async fn answering(respond: fn() -> Response) -> Source {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    let router = Router::new().route(route::CHANGESET, get(move || async move { respond() }));
+    let answer = move || async move { respond() };
+    let router = Router::new().route(route::CHANGESET, get(answer)).route(route::STATUS, get(answer));
     tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
     source(&url, SECRET)
 }
@@ -93,4 +94,40 @@ async fn a_body_beyond_its_limit_is_given_up() {
     let response = source.answer("changeset", request, ANSWER_MARGIN).await.unwrap();
     let error = client::body("changeset", response, 999, IDLE_TIMEOUT).await.unwrap_err();
     assert!(error.to_string().contains("longer than 999"), "{error}");
+}
+
+#[tokio::test]
+async fn a_list_whose_bytes_are_not_those_of_its_digest_is_malformed() {
+    const LIST: &str = "{\"dbs\": []}";
+    let intact = answering(|| ([(header::DIGEST, digest::of(LIST.as_bytes()))], LIST).into_response()).await;
+    assert_eq!(intact.status(None, Duration::ZERO).await.unwrap(), []);
+    let older = answering(|| LIST.into_response()).await;
+    assert_eq!(older.status(None, Duration::ZERO).await.unwrap(), []);
+    let torn = answering(|| ([(header::DIGEST, digest::of(b"{\"dbs\": [{}]}"))], LIST).into_response()).await;
+    let error = torn.status(None, Duration::ZERO).await.unwrap_err();
+    assert!(matches!(&error, SourceError::Malformed { reason, .. } if reason.contains(header::DIGEST)), "{error}");
+}
+
+#[test]
+fn every_flipped_bit_and_every_truncation_of_a_schema_is_detected_or_means_the_same() {
+    let mut master = Master::new();
+    master.schema(&["CREATE TABLE t (id TEXT PRIMARY KEY NOT NULL, n INT DEFAULT 7, s TEXT DEFAULT 'Ab')"]);
+    let objects = schema::objects(&master.conn).unwrap();
+    let hash = schema::hash_objects(&objects);
+    let json = serde_json::to_vec(&json!({ "db": "a", "version": 1, "hash": hash, "objects": objects })).unwrap();
+    let read = |json: &[u8]| serde_json::from_slice::<Schema>(json).ok().filter(|found| found.is(hash));
+    assert!(read(&json).is_some());
+    let mut same = 0;
+    for (what, json) in crate::testing::damaged(&json) {
+        let Some(found) = read(&json) else { continue };
+        same += 1;
+        assert_eq!(found.objects.len(), objects.len(), "{what}");
+        for (found, object) in found.objects.iter().zip(&objects) {
+            // `table` is in no schema hash: a migration is proved by what SQLite says of it afterwards.
+            assert_eq!((&found.kind, &found.name), (&object.kind, &object.name), "{what}");
+            // Keywords and names are the same to SQLite in any case, texts are not.
+            assert!(found.sql.eq_ignore_ascii_case(&object.sql) && found.sql.contains("'Ab'"), "{what}: {}", found.sql);
+        }
+    }
+    assert!(same > 0, "hex digits and keywords in capitals are the same");
 }
