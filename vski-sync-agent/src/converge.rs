@@ -175,7 +175,7 @@ async fn fetch(
         }
         let rows: Vec<Vec<u8>> = rows.into_iter().map(<[u8]>::to_vec).collect();
         (merge, ()) = step(merge, move |merge| merge.keep(&rows)).await?;
-        fault::point("converge:fetched");
+        fault::sql("converge:fetched")?;
     }
     Ok(merge)
 }

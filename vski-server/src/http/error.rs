@@ -83,6 +83,7 @@ impl From<StoreError> for ApiError {
             StoreError::Overloaded
             | StoreError::ShuttingDown
             | StoreError::NotReady(_)
+            | StoreError::Unusable { .. }
             | StoreError::ReadTimeout(_)
             | StoreError::Busy => StatusCode::SERVICE_UNAVAILABLE,
             StoreError::Damaged(_) => {
