@@ -12,7 +12,7 @@ use vski_replication::node::{DatabaseState, NodeDb};
 
 use crate::client::{Client, SECRET};
 use crate::program::{Program, free_port};
-use crate::{eventually, programs};
+use crate::{eventually, process, programs};
 
 /// The admin that masters create at their first start.
 pub const ADMIN: (&str, &str) = ("admin@example.com", "correct horse battery staple");
@@ -158,6 +158,14 @@ impl Node {
     /// A client that is logged in as the admin.
     pub fn admin(&self) -> Result<Client> {
         self.client()?.login(ADMIN.0, ADMIN.1)
+    }
+
+    /// Has the agent of a replica of two processes compare every row with the master's.
+    pub fn verify(&self) -> Result<()> {
+        let agent = self.agent.as_ref().context("an agent of its own")?;
+        let done = process::run("verify", &mut agent.subcommand(&["verify"]), READY)?;
+        ensure!(done.status.success(), "{} is not equal by verify: {done:?}", self.name);
+        Ok(())
     }
 
     /// What node.db says of one of its databases.

@@ -3,7 +3,7 @@
 //! Reading order: [`mod@eventually`] is the one way to wait. [`programs`] finds the binaries, [`output`] keeps what they
 //! print, [`process`] runs one of them, [`program`] one that can be started again, [`cluster`] whole nodes. [`client`]
 //! talks to a node, [`load`] writes to it and remembers what was acknowledged, [`content`] compares data directories,
-//! [`offline`] edits those of stopped nodes.
+//! [`offline`] edits those of stopped nodes, [`faults`] lists where programs can be made to die or fail.
 //!
 //! Environment: `VSKI_BIN_DIR` (where the binaries are), `VSKI_SEED` (repeats a random run), `VSKI_ROUNDS` (how many
 //! kills), `VSKI_KEEP` (set: data directories stay), `RUST_LOG` (passed on to the programs).
@@ -37,6 +37,9 @@ pub mod content;
 
 /// What can happen to the data directory of a node that is not running.
 pub mod offline;
+
+/// Places where debug builds can be killed or made to fail.
+pub mod faults;
 
 pub use cluster::{Cluster, Node};
 pub use eventually::eventually;
