@@ -168,6 +168,14 @@ impl Node {
         Ok(())
     }
 
+    /// Asks the agent of a replica of two processes to sync now, until that worked: a pause that it is in ends.
+    pub fn sync(&self) -> Result<()> {
+        let agent = self.agent.as_ref().context("an agent of its own")?;
+        eventually(&format!("{} syncs when asked to", self.name), READY, || {
+            Ok(process::run("sync", &mut agent.subcommand(&["sync"]), READY)?.status.success())
+        })
+    }
+
     /// What node.db says of one of its databases.
     pub fn state(&self, db: &str) -> Result<DatabaseState> {
         let node = NodeDb::read(&DataDir::open(&self.dir)?)?.context("there is no node.db yet")?;

@@ -161,6 +161,8 @@ fn a_converge_that_is_killed_anywhere_begins_again_and_keeps_what_it_fetched() -
             replica.agent.as_mut().context("an agent")?.stop()?;
             part(&master)?;
             fail_at(&mut replica, &label)?;
+            // A request ends the pause before it converges again.
+            replica.sync()?;
             wait_level(&master, &replica).with_context(|| format!("failed at {label}"))?;
             assert_met(&replica, &label)?;
         }
