@@ -12,7 +12,7 @@ use vski_replication::node::{DatabaseState, NodeDb};
 
 use crate::client::{Client, SECRET};
 use crate::program::{Program, free_port};
-use crate::{eventually, programs};
+use crate::{eventually, process, programs};
 
 /// The admin that masters create at their first start.
 pub const ADMIN: (&str, &str) = ("admin@example.com", "correct horse battery staple");
@@ -158,6 +158,22 @@ impl Node {
     /// A client that is logged in as the admin.
     pub fn admin(&self) -> Result<Client> {
         self.client()?.login(ADMIN.0, ADMIN.1)
+    }
+
+    /// Has the agent of a replica of two processes compare every row with the master's.
+    pub fn verify(&self) -> Result<()> {
+        let agent = self.agent.as_ref().context("an agent of its own")?;
+        let done = process::run("verify", &mut agent.subcommand(&["verify"]), READY)?;
+        ensure!(done.status.success(), "{} is not equal by verify: {done:?}", self.name);
+        Ok(())
+    }
+
+    /// Asks the agent of a replica of two processes to sync now, until that worked: a pause that it is in ends.
+    pub fn sync(&self) -> Result<()> {
+        let agent = self.agent.as_ref().context("an agent of its own")?;
+        eventually(&format!("{} syncs when asked to", self.name), READY, || {
+            Ok(process::run("sync", &mut agent.subcommand(&["sync"]), READY)?.status.success())
+        })
     }
 
     /// What node.db says of one of its databases.

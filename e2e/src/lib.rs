@@ -3,7 +3,8 @@
 //! Reading order: [`mod@eventually`] is the one way to wait. [`programs`] finds the binaries, [`output`] keeps what they
 //! print, [`process`] runs one of them, [`program`] one that can be started again, [`cluster`] whole nodes. [`client`]
 //! talks to a node, [`load`] writes to it and remembers what was acknowledged, [`content`] compares data directories,
-//! [`offline`] edits those of stopped nodes. [`proxy`] is the network between nodes, [`shell`] an administrator's sqlite3.
+//! [`offline`] edits those of stopped nodes. [`proxy`] is the network between nodes, [`shell`] an administrator's sqlite3,
+//! [`faults`] lists where programs can be made to die or fail.
 //!
 //! Environment: `VSKI_BIN_DIR` (where the binaries are), `VSKI_SEED` (repeats a random run), `VSKI_ROUNDS` (how many
 //! kills), `VSKI_KEEP` (set: data directories stay), `RUST_LOG` (passed on to the programs).
@@ -43,6 +44,9 @@ pub mod proxy;
 
 /// The sqlite3 shell of the machine.
 pub mod shell;
+
+/// Places where debug builds can be killed or made to fail.
+pub mod faults;
 
 pub use cluster::{Cluster, Node};
 pub use eventually::eventually;

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{clock, names};
+use crate::{clock, fault, names};
 
 /// What a node id must look like.
 pub const NODE_ID_RULE: &str = "1 to 63 letters, digits, '.', '_' or '-'";
@@ -199,13 +199,16 @@ impl DataDir {
             return Err(DataDirError::NodeId(id.to_owned()));
         }
         let temporary = self.private().join(format!("id.{}", std::process::id()));
+        fault::io("id:write").map_err(io_error("write", &temporary))?;
         write_synced(&temporary, id.as_bytes()).map_err(io_error("write", &temporary))?;
+        fault::io("id:before-name").map_err(io_error("write", &path))?;
         if wanted.is_some() {
             std::fs::rename(&temporary, &path).map_err(io_error("write", &path))?;
             return Ok(id.to_owned());
         }
         // A hard link fails where the file exists, and never shows a half-written one.
         let linked = std::fs::hard_link(&temporary, &path);
+        fault::point("id:after-link");
         std::fs::remove_file(&temporary).map_err(io_error("remove", &temporary))?;
         if let Err(error) = linked
             && error.kind() != io::ErrorKind::AlreadyExists
@@ -296,6 +299,7 @@ impl DirLock {
 
     /// Shorter text is padded, not truncated: a reader at the same time sees one holder or the other.
     fn record(&mut self) -> Result<(), DataDirError> {
+        fault::io("lock:record").map_err(io_error("write", &self.path))?;
         let mut text = serde_json::to_vec(&self.holder).expect("plain fields always serialise");
         text.resize(text.len().max(512), b' ');
         let written = self.file.rewind().and_then(|()| self.file.write_all(&text));

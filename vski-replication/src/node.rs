@@ -9,9 +9,9 @@ use std::path::PathBuf;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::{Deserialize, Serialize};
 
-use crate::connection;
 use crate::datadir::{DataDir, DataDirError, DirLock, Holder};
 use crate::position::Position;
+use crate::{connection, fault};
 
 mod promotion;
 
@@ -30,6 +30,14 @@ const TABLES: &str = "
         bootstrapped INTEGER NOT NULL,
         updated_ms INTEGER NOT NULL
     );
+    -- Tables of their own, so that programs of before and after them can use each other's files.
+    CREATE TABLE IF NOT EXISTS errors (
+        db TEXT PRIMARY KEY NOT NULL,
+        name TEXT NOT NULL,
+        text TEXT NOT NULL,
+        remedy TEXT NOT NULL,
+        at_ms INTEGER NOT NULL
+    );
     CREATE TABLE IF NOT EXISTS replicas (
         replica TEXT NOT NULL,
         db TEXT NOT NULL,
@@ -40,7 +48,6 @@ const TABLES: &str = "
         version TEXT,
         PRIMARY KEY (replica, db)
     );
-    -- A table of its own, so that programs of before and after it can use each other's files.
     CREATE TABLE IF NOT EXISTS clock (one INTEGER PRIMARY KEY CHECK (one = 1), skew_ms INTEGER NOT NULL);
     CREATE TABLE IF NOT EXISTS fingerprints (name TEXT PRIMARY KEY NOT NULL, fingerprint TEXT NOT NULL);";
 
@@ -152,6 +159,23 @@ pub struct DatabaseState {
     pub at_head_ms: Option<i64>,
     /// Whether a whole copy was ever there. Latched.
     pub bootstrapped: bool,
+    /// What went wrong last, also after it passed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<LastError>,
+}
+
+/// An error of a database's agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LastError {
+    /// Its name: one of the table "Errors" in docs/OPERATIONS.md.
+    pub name: String,
+    /// What happened, with all causes, in one line.
+    pub text: String,
+    /// What an operator can do.
+    pub remedy: String,
+    /// When, ms since 1970.
+    pub at_ms: i64,
 }
 
 impl DatabaseState {
@@ -167,6 +191,7 @@ impl DatabaseState {
             last_contact_ms: None,
             at_head_ms: None,
             bootstrapped: false,
+            last_error: None,
         }
     }
 
@@ -263,14 +288,14 @@ impl NodeDb {
 
     /// Records the role.
     pub fn set_role(&self, role: Role) -> rusqlite::Result<()> {
+        fault::sql("node:role")?;
         self.conn.execute("INSERT OR REPLACE INTO node VALUES (1, ?1)", [role.name()])?;
         Ok(())
     }
 
     /// How far this node's clock was ahead of its master's when last compared, ms; `None` before that.
     pub fn clock_skew_ms(&self) -> rusqlite::Result<Option<i64>> {
-        let sql = "SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'clock')";
-        if !self.conn.prepare_cached(sql)?.query_row([], |row| row.get(0))? {
+        if !self.has_table("clock")? {
             return Ok(None);
         }
         self.conn.prepare_cached("SELECT skew_ms FROM clock")?.query_row([], |row| row.get(0)).optional()
@@ -288,13 +313,22 @@ impl NodeDb {
             "SELECT name, state, detail, position, head, last_contact_ms, at_head_ms, bootstrapped
              FROM databases ORDER BY name",
         )?;
-        statement.query_map([], state_row)?.collect()
+        let mut states: Vec<DatabaseState> = statement.query_map([], state_row)?.collect::<Result<_, _>>()?;
+        if self.has_table("errors")? {
+            let mut errors = self.conn.prepare_cached("SELECT name, text, remedy, at_ms FROM errors WHERE db = ?1")?;
+            for state in &mut states {
+                state.last_error = errors.query_row([&state.name], error_row).optional()?;
+            }
+        }
+        Ok(states)
     }
 
     /// Records how a database is doing.
     pub fn set_database(&self, state: &DatabaseState) -> rusqlite::Result<()> {
-        let mut statement =
-            self.conn.prepare_cached("INSERT OR REPLACE INTO databases VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)")?;
+        fault::sql("node:database")?;
+        let transaction = self.conn.unchecked_transaction()?;
+        let mut statement = transaction
+            .prepare_cached("INSERT OR REPLACE INTO databases VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)")?;
         statement.execute(params![
             state.name,
             state.state,
@@ -306,13 +340,21 @@ impl NodeDb {
             state.bootstrapped,
             crate::clock::now_ms(),
         ])?;
-        Ok(())
+        if let Some(LastError { name, text, remedy, at_ms }) = &state.last_error {
+            transaction
+                .prepare_cached("INSERT OR REPLACE INTO errors VALUES (?1, ?2, ?3, ?4, ?5)")?
+                .execute(params![state.name, name, text, remedy, at_ms])?;
+        }
+        drop(statement);
+        transaction.commit()
     }
 
     /// Forgets a database that is omitted from now on.
     pub fn forget_database(&self, name: &str) -> rusqlite::Result<()> {
-        self.conn.execute("DELETE FROM databases WHERE name = ?1", [name])?;
-        Ok(())
+        let transaction = self.conn.unchecked_transaction()?;
+        transaction.execute("DELETE FROM databases WHERE name = ?1", [name])?;
+        transaction.execute("DELETE FROM errors WHERE db = ?1", [name])?;
+        transaction.commit()
     }
 
     /// Records what was heard of replicas, in one transaction.
@@ -331,6 +373,7 @@ impl NodeDb {
                     seen.version,
                 ])?;
         }
+        fault::sql("node:replicas")?;
         transaction.commit()
     }
 
@@ -342,6 +385,7 @@ impl NodeDb {
             .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
             .collect::<Result<_, _>>()?;
         transaction.execute("DELETE FROM fingerprints", [])?;
+        fault::sql("node:take-fingerprints")?;
         transaction.commit()?;
         Ok(found)
     }
@@ -352,7 +396,14 @@ impl NodeDb {
         for (name, fingerprint) in fingerprints {
             transaction.execute("INSERT OR REPLACE INTO fingerprints VALUES (?1, ?2)", [name, fingerprint])?;
         }
+        fault::sql("node:set-fingerprints")?;
         transaction.commit()
+    }
+
+    /// Whether the file has a table that programs of before it do not make.
+    fn has_table(&self, name: &str) -> rusqlite::Result<bool> {
+        let sql = "SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?1)";
+        self.conn.prepare_cached(sql)?.query_row([name], |row| row.get(0))
     }
 
     /// Forgets replicas' copies that were not heard of since `before_ms`.
@@ -381,6 +432,10 @@ impl NodeDb {
     }
 }
 
+fn error_row(row: &Row<'_>) -> rusqlite::Result<LastError> {
+    Ok(LastError { name: row.get(0)?, text: row.get(1)?, remedy: row.get(2)?, at_ms: row.get(3)? })
+}
+
 fn path(dir: &DataDir) -> PathBuf {
     dir.private().join("node.db")
 }
@@ -395,6 +450,7 @@ fn state_row(row: &Row<'_>) -> rusqlite::Result<DatabaseState> {
         last_contact_ms: row.get(5)?,
         at_head_ms: row.get(6)?,
         bootstrapped: row.get(7)?,
+        last_error: None,
     })
 }
 

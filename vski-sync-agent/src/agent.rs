@@ -18,7 +18,7 @@ use crate::apply::LocalCopy;
 use crate::backoff::{Backoff, Complaints};
 use crate::board::Board;
 use crate::config::Schedule;
-use crate::error::{self, AgentError, Recovery};
+use crate::error::{self, AgentError, ErrorKind, Recovery};
 use crate::round::{Answered, Ask, Inbox, Outcome, Verified, Waiting};
 use crate::source::{Listed, Source};
 use crate::{blocking, bootstrap, lineage};
@@ -115,13 +115,16 @@ pub(crate) struct Agent {
     /// Requests that the step under way will answer.
     answering: Vec<Waiting>,
     /// The stop that was logged last, and whether the master's word alone may end it.
-    stop: Option<(&'static str, bool)>,
+    stop: Option<(ErrorKind, bool)>,
     backoff: Backoff,
     complaints: Complaints,
     /// How often it has converged lately.
     repeats: Repeats,
     /// The comparison that the requests under way asked for.
     verified: Option<Verified>,
+    /// What a test makes the next step fail with.
+    #[cfg(test)]
+    fault: Option<AgentError>,
 }
 
 impl Agent {
@@ -149,23 +152,34 @@ impl Agent {
             complaints: Complaints::default(),
             repeats: Repeats::default(),
             verified: None,
+            #[cfg(test)]
+            fault: None,
         }
     }
 
     /// Steps until it is told to end. A transaction under way is finished first.
     pub(crate) async fn run(mut self) {
         while !self.shutdown.is_cancelled() {
-            let event = match self.step().await {
-                Ok(event) => event,
-                Err(error) => self.failed(&error).await,
-            };
-            self.state = next(self.state, event, self.context.dir.database(&self.db).exists());
+            self.turn().await;
         }
         let copy = self.copy.take();
         blocking::run(move || drop(copy)).await;
     }
 
+    /// One step, what follows from its error if it had one, and the transition.
+    async fn turn(&mut self) {
+        let event = match self.step().await {
+            Ok(event) => event,
+            Err(error) => self.failed(&error).await,
+        };
+        self.state = next(self.state, event, self.context.dir.database(&self.db).exists());
+    }
+
     async fn step(&mut self) -> Result<Event, AgentError> {
+        #[cfg(test)]
+        if let Some(fault) = self.fault.take() {
+            return Err(fault);
+        }
         match (self.state, self.context.schedule) {
             (State::Bootstrap, _) => self.bootstrap().await,
             (State::CatchUp, _) => self.ask(Duration::ZERO).await,
@@ -250,20 +264,19 @@ impl Agent {
 
     /// Logs, records and answers a failure; waits if the step is to be tried again.
     async fn failed(&mut self, error: &AgentError) -> Event {
-        let (name, detail) = (error.state_name(), error::chain(error));
-        self.context.board.metrics.failed(&self.db, name);
-        self.publish(|state| (state.state, state.detail) = (name.to_owned(), Some(detail.clone())));
-        match error.recovery() {
+        let (kind, detail) = (error.kind(), error::chain(error));
+        self.context.board.failed(&self.db, kind, &detail);
+        match kind.recovery() {
             Recovery::Retry => return self.retry(error, detail).await,
             Recovery::Converge => return self.diverged(error, detail).await,
             Recovery::Stop if self.may_set_aside(error) => return self.damaged(&detail),
             Recovery::Stop => {}
         }
-        if self.stop.is_none_or(|(before, _)| before != name) {
+        if self.stop.is_none_or(|(before, _)| before != kind) {
             self.log_stop(error, &detail);
         }
-        self.stop = Some((name, error.is_the_masters_word()));
-        self.answer(&Outcome::Stopped(format!("{}: {name}: {detail}", self.db)));
+        self.stop = Some((kind, error.is_the_masters_word()));
+        self.answer(&Outcome::Stopped(format!("{}: {}: {detail}", self.db, kind.state())));
         Event::Stop
     }
 
@@ -275,7 +288,8 @@ impl Agent {
         }
         let pause = self.backoff.next(asked);
         if self.complaints.worth_logging(&detail, Instant::now()) {
-            tracing::error!(db = self.db, error = detail, retry_in = ?pause, "sync failed");
+            let (db, error_name, remedy) = (self.db.as_str(), error.name(), error.remedy());
+            tracing::error!(db, error_name, error = detail, remedy, retry_in = ?pause, "sync failed");
         }
         self.answer(&Outcome::Failed(format!("{}: {detail}", self.db)));
         select! {
@@ -287,12 +301,18 @@ impl Agent {
     }
 
     fn log_stop(&self, error: &AgentError, detail: &str) {
-        let (db, state, remedy) = (self.db.as_str(), error.state_name(), error.remedy());
+        let (db, state, error_name, remedy) = (self.db.as_str(), error.state_name(), error.name(), error.remedy());
         self.log_schema(error);
         if matches!(error, AgentError::MissingOnMaster) {
-            tracing::warn!(db, state, remedy, "the master does not list this database any more, its copy stays");
+            tracing::warn!(
+                db,
+                state,
+                error_name,
+                remedy,
+                "the master does not list this database any more, its copy stays"
+            );
         } else {
-            tracing::error!(db, state, error = detail, remedy, "sync stopped");
+            tracing::error!(db, state, error_name, error = detail, remedy, "sync stopped");
         }
     }
 
@@ -316,6 +336,9 @@ async fn sleep(pause: Option<Duration>) {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod fault_tests;
 
 #[cfg(test)]
 mod tests {

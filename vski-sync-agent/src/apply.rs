@@ -106,9 +106,12 @@ impl LocalCopy {
     /// Makes the schema that of the master before entry `version`, by the schema diff, in a transaction of its own.
     pub(crate) fn migrate(&mut self, version: u64, target: &[Object]) -> Result<(), AgentError> {
         let transaction = Transaction::new_unchecked(&self.conn, TransactionBehavior::Immediate)?;
-        diff::migrate(&transaction, target).map_err(|source| AgentError::Schema { version, source })?;
+        fault::sql("migrate:begin")?;
+        diff::migrate(&transaction, target).map_err(|source| AgentError::schema(version, source))?;
         let schema = (schema_cookie(&transaction)?, schema::hash(&transaction)?);
+        fault::sql("migrate:before-commit")?;
         transaction.commit()?;
+        fault::sql("migrate:after-commit")?;
         self.schema = schema;
         Ok(())
     }
@@ -123,9 +126,11 @@ impl LocalCopy {
                 break;
             }
             let transaction = Transaction::new_unchecked(&self.conn, TransactionBehavior::Immediate)?;
+            fault::sql("prune:begin")?;
             let step = changelog::prune(&transaction, Cut::of(retention, bytes, now_ms))?;
-            fault::point("prune:before-commit");
+            fault::sql("prune:before-commit")?;
             transaction.commit()?;
+            fault::sql("prune:after-commit")?;
             (total.entries, total.bytes, total.more) =
                 (total.entries + step.entries, total.bytes + step.bytes, step.more);
             if !step.more {
@@ -138,7 +143,7 @@ impl LocalCopy {
     fn transaction(&mut self, entries: &[Entry], pulled: Option<Trace>) -> Result<Applied, AgentError> {
         // Dropping the transaction, as every early return does, rolls it back.
         let transaction = Transaction::new_unchecked(&self.conn, TransactionBehavior::Immediate)?;
-        fault::point("apply:begin");
+        fault::sql("apply:begin")?;
         let mut spans = ApplySpans::new(pulled);
         let mut head = changelog::head(&transaction)?;
         if head.position != self.head.position {
@@ -148,6 +153,7 @@ impl LocalCopy {
             cookie if cookie == self.schema.0 => self.schema.1,
             _ => schema::hash(&transaction)?,
         };
+        fault::sql("apply:schema")?;
         for entry in entries {
             if entry.kind == Kind::Changes && local != entry.schema_hash {
                 return Ok(Applied::SchemaNeeded { version: entry.version, local, master: entry.schema_hash });
@@ -157,14 +163,14 @@ impl LocalCopy {
             if entry.kind == Kind::Schema {
                 local = entry.schema_hash;
             }
-            fault::point("apply:before-append");
+            fault::sql("apply:before-append")?;
             changelog::append(&transaction, entry)?;
             head = Head::after(entry);
         }
         let cookie = schema_cookie(&transaction)?;
-        fault::point("apply:before-commit");
+        fault::sql("apply:before-commit")?;
         transaction.commit()?;
-        fault::point("apply:after-commit");
+        fault::sql("apply:after-commit")?;
         spans.committed();
         (self.head, self.schema) = (head, (cookie, local));
         Ok(Applied::All)
@@ -176,7 +182,7 @@ impl LocalCopy {
             Kind::Changes => apply_changeset(conn, entry.version, &entry.payload),
             Kind::Schema => {
                 let (change, changeset) = entry.schema_change().map_err(payload)?;
-                let failed = |source| AgentError::Schema { version: entry.version, source };
+                let failed = |source| AgentError::schema(entry.version, source);
                 if local == change.before {
                     let kept = keep::run_keeping(conn, &change.statements, entry.version).map_err(failed)?;
                     for Kept { table, name } in kept {

@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
-use vski_replication::node::DatabaseState;
+use vski_replication::clock;
+use vski_replication::node::{DatabaseState, LastError};
 
+use crate::error::ErrorKind;
 use crate::metrics::AgentMetrics;
 use crate::node_writer::NodeWriter;
 
@@ -43,6 +45,17 @@ impl Board {
                 != (&before.state, &before.detail, before.bootstrapped);
             self.publish(state, at_once);
         }
+    }
+
+    /// A database's agent met an error: counts it, and tells state, error and remedy.
+    pub(crate) fn failed(&self, db: &str, kind: ErrorKind, text: &str) {
+        self.metrics.failed(db, kind);
+        let (name, remedy) = (kind.name().to_owned(), kind.remedy().to_owned());
+        let error = LastError { name, text: text.to_owned(), remedy, at_ms: clock::now_ms() };
+        self.update(db, |state| {
+            (state.state, state.detail) = (kind.state().to_owned(), Some(text.to_owned()));
+            state.last_error = Some(error);
+        });
     }
 
     /// How far this node's clock is ahead of the master's.

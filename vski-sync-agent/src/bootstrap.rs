@@ -70,6 +70,7 @@ async fn fetch(
 }
 
 fn install(incoming: Incoming, dir: &DataDir, manifest: &Manifest) -> Result<(), AgentError> {
+    fault::point("bootstrap:fetched");
     if incoming.finish()?.to_hex().as_str() != manifest.blake3 {
         incoming.discard()?;
         return Err(AgentError::Snapshot { reason: "the hash of the whole file differs".to_owned() });
@@ -80,6 +81,7 @@ fn install(incoming: Incoming, dir: &DataDir, manifest: &Manifest) -> Result<(),
 
 /// What the file itself says must be what the manifest says, and it must be possible to follow it.
 fn inspect(incoming: &Incoming, manifest: &Manifest) -> Result<(), AgentError> {
+    fault::sql("bootstrap:inspect")?;
     let conn = connection::finished_copy(incoming.path())?;
     let (database_id, head) = (changelog::database_id(&conn)?, changelog::head(&conn)?.position);
     if database_id != manifest.database_id || head != manifest.position {

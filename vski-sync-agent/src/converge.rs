@@ -165,7 +165,7 @@ async fn fetch(
         merge.fetched_bytes += body.len() as u64;
         let rows = answers::rows(&body, wanted)?;
         (merge, ()) = step(merge, move |merge| merge.keep(&rows)).await?;
-        fault::point("converge:fetched");
+        fault::sql("converge:fetched")?;
     }
     Ok(merge)
 }

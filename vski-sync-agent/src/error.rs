@@ -1,8 +1,8 @@
 //! What can go wrong with one database, and what follows from it.
 //!
-//! Every error answers three questions: what to do (`AgentError::recovery`), what to call the state it leaves the
-//! database in (`AgentError::state_name`), and what an operator can do (`AgentError::remedy`). The copy that is
-//! there keeps being served in all of these states.
+//! Every error answers four questions: its name (`AgentError::name`), what to do (`AgentError::recovery`), what to call
+//! the state it leaves the database in (`AgentError::state_name`), and what an operator can do (`AgentError::remedy`).
+//! The copy that is there keeps being served in all of these states.
 
 use std::path::PathBuf;
 
@@ -16,6 +16,10 @@ use vski_replication::session::Conflict;
 use crate::lineage::Refusal;
 use crate::source::SourceError;
 use crate::verify::VerifyError;
+
+mod kind;
+
+pub use kind::ErrorKind;
 
 /// What follows from an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -151,47 +155,67 @@ pub enum AgentError {
 }
 
 impl AgentError {
+    /// Which of the named errors it is.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Source(error) => error.kind(),
+            Self::Verify(VerifyError::Decode(_)) => ErrorKind::EntriesUnreadable,
+            Self::Verify(VerifyError::Empty) => ErrorKind::BatchEmpty,
+            Self::Verify(VerifyError::Version { .. }) => ErrorKind::EntryOutOfOrder,
+            Self::Verify(VerifyError::Chain(_)) => ErrorKind::ChainBroken,
+            Self::Verify(VerifyError::Epoch(_)) => ErrorKind::EpochNotBegun,
+            Self::Refused(Refusal::ForeignMaster { .. }) => ErrorKind::ForeignMaster,
+            Self::Refused(Refusal::StaleMaster { .. }) => ErrorKind::StaleMaster,
+            Self::Refused(Refusal::SplitBrain { .. }) => ErrorKind::SplitBrain,
+            Self::MissingOnMaster => ErrorKind::MissingOnMaster,
+            Self::Lost { .. } => ErrorKind::HistoryLost,
+            Self::Pruned { .. } => ErrorKind::HistoryPruned,
+            Self::Conflict { .. } => ErrorKind::Conflict,
+            Self::Unequal { .. } => ErrorKind::Unequal,
+            Self::Uncaptured { .. } => ErrorKind::UncapturedChange,
+            Self::Schema { .. } => ErrorKind::SchemaMigrationFailed,
+            Self::Unreachable { .. } => ErrorKind::SchemaUnreachable,
+            Self::SchemaForgotten { .. } => ErrorKind::SchemaForgotten,
+            Self::Malformed { .. } => ErrorKind::MalformedFile,
+            Self::Meddled => ErrorKind::Meddled,
+            Self::Database(error) => match error.sqlite_error_code() {
+                Some(ErrorCode::DiskFull) => ErrorKind::DiskFull,
+                Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => ErrorKind::DatabaseBusy,
+                _ => ErrorKind::SqliteFailed,
+            },
+            Self::Snapshot { .. } => ErrorKind::SnapshotDiffers,
+            Self::Unsafe { .. } => ErrorKind::SnapshotUnsafe,
+            Self::Space { .. } => ErrorKind::NoSpace,
+            Self::InUse => ErrorKind::FileInUse,
+            Self::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => ErrorKind::DiskFull,
+            Self::Io { .. } => ErrorKind::IoFailed,
+            Self::DataDir(_) => ErrorKind::DataDirectory,
+        }
+    }
+
+    /// Its name, which does not change from one version to the next.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        self.kind().name()
+    }
+
     /// What to do.
     #[must_use]
     pub fn recovery(&self) -> Recovery {
-        match self {
-            Self::Lost { .. }
-            | Self::Pruned { .. }
-            | Self::Conflict { .. }
-            | Self::Uncaptured { .. }
-            | Self::Unequal { .. }
-            | Self::Schema { .. }
-            | Self::SchemaForgotten { .. } => Recovery::Converge,
-            Self::Refused(_)
-            | Self::MissingOnMaster
-            | Self::Unreachable { .. }
-            | Self::Malformed { .. }
-            | Self::Unsafe { .. } => Recovery::Stop,
-            Self::Source(_)
-            | Self::Verify(_)
-            | Self::Meddled
-            | Self::Database(_)
-            | Self::Snapshot { .. }
-            | Self::Space { .. }
-            | Self::InUse
-            | Self::Io { .. }
-            | Self::DataDir(_) => Recovery::Retry,
-        }
+        self.kind().recovery()
     }
 
     /// The word for the state that this leaves a database in.
     #[must_use]
     pub fn state_name(&self) -> &'static str {
-        match self {
-            Self::Refused(Refusal::ForeignMaster { .. }) => "foreign_master",
-            Self::Refused(Refusal::StaleMaster { .. }) => "stale_master",
-            Self::Refused(Refusal::SplitBrain { .. }) => "split_brain",
-            Self::MissingOnMaster => "missing_on_master",
-            Self::Unreachable { .. } | Self::Unsafe { .. } => "schema_unreachable",
-            Self::Malformed { .. } => "malformed",
-            _ if self.recovery() == Recovery::Converge => "diverged",
-            _ => "retrying",
-        }
+        self.kind().state()
+    }
+
+    /// What an operator can do about it.
+    #[must_use]
+    pub fn remedy(&self) -> &'static str {
+        self.kind().remedy()
     }
 
     /// Whether another word of the master may free the database.
@@ -201,28 +225,42 @@ impl AgentError {
         matches!(self, Self::Refused(_) | Self::MissingOnMaster | Self::Malformed { .. })
     }
 
-    /// What an operator can do about it; empty where trying again is all there is.
-    #[must_use]
-    pub fn remedy(&self) -> &'static str {
-        match self.state_name() {
-            "foreign_master" => {
-                "point MASTER_URL at the right master; to follow this one, stop this node, move the database's files \
-                 out of DATA_DIR, and start again"
-            }
-            "stale_master" => "point MASTER_URL at the promoted master, or take the old one out of service",
-            "split_brain" => {
-                "choose one master and point MASTER_URL at it; if it is another one than this copy followed, stop this \
-                 node, move the database's files out of DATA_DIR, and start again"
-            }
-            "missing_on_master" => "restore it on the master, or name it in REPLICA_OMIT_DBS",
-            "diverged" => "nothing: rows that differ are fetched; what vanishes here is kept in .vski/lost",
-            "schema_unreachable" => {
-                "bring the table to the master's schema by hand, or stop this node, move the database's files out of \
-                 DATA_DIR, and start again; then request a sync"
-            }
-            "malformed" => "nothing once the master lists it: the file is set aside in .vski/lost and fetched anew",
-            _ => "",
+    /// A schema that could not be made that of entry `version`. What failed because of the disk or a lock says nothing
+    /// about the schema, and is tried again.
+    pub(crate) fn schema(version: u64, source: MigrateError) -> Self {
+        match passing(source) {
+            Ok(error) => Self::Database(error),
+            Err(source) => Self::Schema { version, source },
         }
+    }
+
+    /// Likewise of a snapshot, with tables set aside.
+    pub(crate) fn unreachable(version: u64, source: MigrateError) -> Self {
+        match passing(source) {
+            Ok(error) => Self::Database(error),
+            Err(source) => Self::Unreachable { version, source },
+        }
+    }
+}
+
+/// The SQLite error in it, if that is one of the moment.
+fn passing(error: MigrateError) -> Result<rusqlite::Error, MigrateError> {
+    match error {
+        MigrateError::Statement { source, .. } | MigrateError::Read(source)
+            if matches!(
+                source.sqlite_error_code(),
+                Some(
+                    ErrorCode::DiskFull
+                        | ErrorCode::SystemIoFailure
+                        | ErrorCode::DatabaseBusy
+                        | ErrorCode::DatabaseLocked
+                        | ErrorCode::OutOfMemory
+                )
+            ) =>
+        {
+            Ok(source)
+        }
+        other => Err(other),
     }
 }
 

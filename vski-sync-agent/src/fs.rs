@@ -33,16 +33,21 @@ impl Incoming {
     /// Opens or makes the download's files, if there is room for what is missing.
     pub(crate) fn open(dir: &DataDir, manifest: &Manifest) -> Result<Self, AgentError> {
         let folder = dir.incoming().join(&manifest.db);
-        std::fs::create_dir_all(&folder).map_err(io_error("create", &folder))?;
+        fault::io("bootstrap:folder")
+            .and_then(|()| std::fs::create_dir_all(&folder))
+            .map_err(io_error("create", &folder))?;
         let path = folder.join("data");
+        fault::io("bootstrap:open").map_err(io_error("open", &path))?;
         let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
         let file = opened.map_err(io_error("open", &path))?;
         let metadata = file.metadata().map_err(io_error("examine", &path))?;
         check_space(dir, manifest.size, metadata.blocks() * 512)?;
-        file.set_len(manifest.size).map_err(io_error("resize", &path))?;
+        fault::io("bootstrap:resize").and_then(|()| file.set_len(manifest.size)).map_err(io_error("resize", &path))?;
         let description = folder.join("manifest.json");
         let json = serde_json::to_vec_pretty(manifest).expect("plain fields always serialise");
-        std::fs::write(&description, json).map_err(io_error("write", &description))?;
+        fault::io("bootstrap:describe")
+            .and_then(|()| std::fs::write(&description, json))
+            .map_err(io_error("write", &description))?;
         Ok(Self { folder, path, file, found: metadata.len().min(manifest.size) })
     }
 
@@ -67,14 +72,16 @@ impl Incoming {
 
     /// Puts a verified chunk where it belongs.
     pub(crate) fn write(&self, start: u64, bytes: &[u8]) -> Result<(), AgentError> {
-        self.file.write_all_at(bytes, start).map_err(io_error("write", &self.path))?;
-        fault::point("bootstrap:chunk");
-        Ok(())
+        self.file
+            .write_all_at(bytes, start)
+            .and_then(|()| fault::io("bootstrap:chunk"))
+            .map_err(io_error("write", &self.path))
     }
 
     /// Makes the bytes survive a power cut, and hashes all of them as they are in the file.
     pub(crate) fn finish(&self) -> Result<blake3::Hash, AgentError> {
-        self.file.sync_all().map_err(io_error("fsync", &self.path))?;
+        fault::io("bootstrap:fsync").and_then(|()| self.file.sync_all()).map_err(io_error("fsync", &self.path))?;
+        fault::io("bootstrap:hash").map_err(io_error("read", &self.path))?;
         let reader = File::open(&self.path).map_err(io_error("open", &self.path))?;
         let mut hasher = blake3::Hasher::new();
         hasher.update_reader(reader).map_err(io_error("read", &self.path))?;
@@ -102,11 +109,15 @@ impl Incoming {
             return Err(io_error("install over", &target)(io::ErrorKind::AlreadyExists.into()));
         }
         set_side_files_aside(dir, db)?;
-        fault::point("bootstrap:before-rename");
-        std::fs::rename(&path, &target).map_err(io_error("rename a snapshot to", &target))?;
-        fault::point("bootstrap:after-rename");
-        datadir::sync_directory(dir.root()).map_err(io_error("fsync", dir.root()))?;
-        std::fs::remove_dir_all(&folder).map_err(io_error("remove", &folder))
+        fault::io("bootstrap:before-rename")
+            .and_then(|()| std::fs::rename(&path, &target))
+            .map_err(io_error("rename a snapshot to", &target))?;
+        fault::io("bootstrap:after-rename")
+            .and_then(|()| datadir::sync_directory(dir.root()))
+            .map_err(io_error("fsync", dir.root()))?;
+        fault::io("bootstrap:clear")
+            .and_then(|()| std::fs::remove_dir_all(&folder))
+            .map_err(io_error("remove", &folder))
     }
 }
 
@@ -134,8 +145,10 @@ pub(crate) fn set_aside(dir: &DataDir, db: &str) -> Result<PathBuf, AgentError> 
     std::fs::create_dir_all(&lost).map_err(io_error("create", &lost))?;
     let (main, now) = (dir.database(db), clock::now_ms());
     let kept = lost.join(format!("{db}.{now}.db"));
-    std::fs::rename(&main, &kept).map_err(io_error("rename", &main))?;
-    fault::point("set-aside:renamed");
+    fault::io("set-aside:before-rename")
+        .and_then(|()| std::fs::rename(&main, &kept))
+        .map_err(io_error("rename", &main))?;
+    fault::io("set-aside:renamed").map_err(io_error("rename", &main))?;
     for suffix in ["-wal", "-shm"] {
         let side = dir.root().join(format!("{db}.db{suffix}"));
         if side.exists() {
@@ -143,7 +156,9 @@ pub(crate) fn set_aside(dir: &DataDir, db: &str) -> Result<PathBuf, AgentError> 
             std::fs::rename(&side, &target).map_err(io_error("rename", &side))?;
         }
     }
-    datadir::sync_directory(dir.root()).map_err(io_error("fsync", dir.root()))?;
+    fault::io("set-aside:fsync")
+        .and_then(|()| datadir::sync_directory(dir.root()))
+        .map_err(io_error("fsync", dir.root()))?;
     Ok(kept)
 }
 

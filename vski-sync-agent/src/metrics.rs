@@ -9,6 +9,7 @@ use prometheus::{GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeV
 use vski_replication::clock;
 use vski_replication::node::DatabaseState;
 
+use crate::error::ErrorKind;
 use crate::round::Verified;
 
 /// Seconds that one transaction of applied entries takes.
@@ -62,8 +63,8 @@ impl AgentMetrics {
             applied_entries: IntCounterVec::new(opts("applied_entries_total", "Entries applied."), db)?,
             applied_bytes: IntCounterVec::new(opts("applied_bytes_total", "Payload bytes of entries applied."), db)?,
             errors: IntCounterVec::new(
-                opts("errors_total", "Failures to sync, by the state they led to."),
-                &["db", "state"],
+                opts("errors_total", "Failures to sync, by name and the state they led to."),
+                &["db", "state", "error"],
             )?,
             apply_seconds: HistogramVec::new(histogram.buckets(APPLY_BUCKETS.to_vec()), db)?,
             bootstrap_bytes: IntCounterVec::new(opts("bootstrap_bytes_total", "Snapshot bytes fetched."), db)?,
@@ -140,8 +141,8 @@ impl AgentMetrics {
         self.apply_seconds.with_label_values(&[db]).observe(took.as_secs_f64());
     }
 
-    pub(crate) fn failed(&self, db: &str, state: &str) {
-        self.errors.with_label_values(&[db, state]).inc();
+    pub(crate) fn failed(&self, db: &str, kind: ErrorKind) {
+        self.errors.with_label_values(&[db, kind.state(), kind.name()]).inc();
     }
 
     pub(crate) fn bootstrap_bytes(&self, db: &str, bytes: u64) {

@@ -23,7 +23,7 @@ use crate::backoff::{Backoff, Complaints};
 use crate::blocking;
 use crate::board::Board;
 use crate::config::{ConfigError, NodeConfig, Schedule, SyncConfig};
-use crate::error;
+use crate::error::{self, ErrorKind};
 use crate::fs;
 use crate::metrics::AgentMetrics;
 use crate::node_writer::NodeWriter;
@@ -154,9 +154,10 @@ impl Supervisor {
             let row = rows.remove(name).unwrap_or_else(|| DatabaseState::new(name, ""));
             board.register(DatabaseState { state: "catch_up".to_owned(), detail: None, ..row });
         }
-        for name in rows.into_keys().chain([names::DEFAULT_DATABASE.to_owned()]) {
-            board.register(DatabaseState::new(&name, "bootstrap"));
+        for (name, row) in rows {
+            board.register(DatabaseState { last_error: row.last_error, ..DatabaseState::new(&name, "bootstrap") });
         }
+        board.register(DatabaseState::new(names::DEFAULT_DATABASE, "bootstrap"));
         for name in &files {
             fs::clear_leftovers(&self.context.dir, name);
             self.spawn(name, Listing::Unknown);
@@ -216,16 +217,14 @@ impl Supervisor {
     }
 
     fn complain(&mut self, error: &SourceError, pause: Duration) {
-        let detail = error::chain(error);
+        let (kind, detail) = (error.kind(), error::chain(error));
         if self.complaints.worth_logging(&detail, std::time::Instant::now()) {
-            tracing::error!(db = "*", error = detail, retry_in = ?pause, "sync failed");
+            let (error_name, remedy) = (kind.name(), kind.remedy());
+            tracing::error!(db = "*", error_name, error = detail, remedy, retry_in = ?pause, "sync failed");
         }
         // Databases without a task wait for the list: nobody else tells why they do not come.
         for state in self.context.board.states().iter().filter(|state| !self.tasks.contains_key(&state.name)) {
-            self.context.board.metrics.failed(&state.name, "retrying");
-            self.context.board.update(&state.name, |state| {
-                (state.state, state.detail) = ("retrying".to_owned(), Some(detail.clone()));
-            });
+            self.context.board.failed(&state.name, kind, &detail);
         }
     }
 
@@ -346,11 +345,9 @@ async fn keep_running(
         let agent = Agent::new(&db, Arc::clone(&context), shutdown.clone(), Arc::clone(&inbox), listing.clone());
         let Err(panic) = tokio::spawn(agent.run()).await else { return };
         let pause = backoff.next(None);
-        tracing::error!(db, error = %panic, retry_in = ?pause, "a database's task panicked, starting it anew");
-        context.board.metrics.failed(&db, "retrying");
-        context.board.update(&db, |state| {
-            (state.state, state.detail) = ("retrying".to_owned(), Some("its task panicked: see the log".to_owned()));
-        });
+        let (error_name, remedy) = (ErrorKind::Panicked.name(), ErrorKind::Panicked.remedy());
+        tracing::error!(db, error_name, error = %panic, remedy, retry_in = ?pause, "a database's task panicked, starting it anew");
+        context.board.failed(&db, ErrorKind::Panicked, "its task panicked: see the log");
         select! {
             () = shutdown.cancelled() => return,
             () = tokio::time::sleep(pause) => {}

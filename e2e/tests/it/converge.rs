@@ -1,21 +1,19 @@
 //! Whatever parted a replica from its master, it becomes equal again by fetching what differs, in one transaction, and
 //! goes on serving meanwhile.
 
-use std::os::unix::process::ExitStatusExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, ensure};
 use e2e::cluster::READY;
+use e2e::faults::{self, Fault};
 use e2e::{Cluster, Node, content, eventually};
 use reqwest::Method;
 use rusqlite::Connection;
 use serde_json::json;
 
-const RECORDS: u64 = 3_000;
+use crate::agent_crash::{assert_met, die_at, fail_at};
 
-/// Where a converging agent is killed.
-const LABELS: [&str; 5] =
-    ["converge:begin", "converge:fetched", "converge:table", "converge:before-commit", "converge:after-commit"];
+const RECORDS: u64 = 3_000;
 
 /// A master with [`RECORDS`] posts and a replica of two processes that has them too.
 fn pair(cluster: &Cluster) -> Result<(Node, Node)> {
@@ -148,19 +146,28 @@ fn readers_see_the_whole_old_state_or_the_whole_new_one() -> Result<()> {
 fn a_converge_that_is_killed_anywhere_begins_again_and_keeps_what_it_fetched() -> Result<()> {
     let cluster = Cluster::new()?;
     let (master, mut replica) = pair(&cluster)?;
-    for (number, label) in LABELS.into_iter().enumerate() {
-        let agent = replica.agent.as_mut().context("an agent")?;
-        agent.stop()?;
-        edit(&master.file("default"), &format!("UPDATE posts SET n = n + 1 WHERE n % {} = 0", number + 2))?;
-        master.admin()?.create_record("posts", &json!({"title": label}))?;
-        agent.launch(&[("VSKI_FAULT", label)])?;
-        let status = agent.wait_exit(READY)?;
-        ensure!(status.signal() == Some(9), "{label}: it ended with {status}");
+    for (number, Fault { label, can_fail }) in faults::of_group("converge")?.into_iter().enumerate() {
+        let part = |master: &Node| {
+            edit(&master.file("default"), &format!("UPDATE posts SET n = n + 1 WHERE n % {} = 0", number + 2))?;
+            master.admin()?.create_record("posts", &json!({"title": label}))
+        };
+        replica.agent.as_mut().context("an agent")?.stop()?;
+        part(&master)?;
+        die_at(replica.agent.as_mut().context("an agent")?, &label)?;
         ensure!(replica.client()?.get("/api/collections/posts/records")?.status == 200, "{label}: it no longer serves");
         replica.agent.as_mut().context("an agent")?.start()?;
         wait_level(&master, &replica).with_context(|| format!("after {label}"))?;
+        if can_fail {
+            replica.agent.as_mut().context("an agent")?.stop()?;
+            part(&master)?;
+            fail_at(&mut replica, &label)?;
+            // A request ends the pause before it converges again.
+            replica.sync()?;
+            wait_level(&master, &replica).with_context(|| format!("failed at {label}"))?;
+            assert_met(&replica, &label)?;
+        }
     }
-    Ok(())
+    replica.verify()
 }
 
 #[test]

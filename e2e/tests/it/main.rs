@@ -17,8 +17,17 @@ mod kills;
 /// A master dies in the middle of a schema change.
 mod collection_crash;
 
-/// An agent dies in the middle of bootstrap or apply.
+/// An agent dies, or fails, at every place where it can.
 mod agent_crash;
+
+/// The same of a master.
+mod master_crash;
+
+/// A file that is no database does not take the others down.
+mod unusable;
+
+/// The log lines that operators look for.
+mod log_lines;
 
 /// What an agent does about a master that is not where it was left.
 mod section5;

@@ -4,6 +4,7 @@ use std::os::unix::process::ExitStatusExt;
 
 use anyhow::{Context, Result, ensure};
 use e2e::cluster::{READY, assert_quiet};
+use e2e::faults::{self, Fault};
 use e2e::load::{self, Load};
 use e2e::process::{self, Finished};
 use e2e::program::Program;
@@ -11,9 +12,6 @@ use e2e::{Cluster, Node, content, eventually, offline};
 use serde_json::{Value, json};
 
 use crate::trio::{POSTS, Trio};
-
-/// Places of a promotion at which a debug build can be made to die, in their order.
-const LABELS: [&str; 3] = ["promote:begun", "promote:appended", "promote:before-role"];
 
 /// Runs `vski-server promote` or `demote` with a node's settings.
 fn command(node: &Node, arguments: &[&str]) -> Result<Finished> {
@@ -171,11 +169,12 @@ fn a_promotion_that_was_killed_is_finished_by_the_next_one() -> Result<()> {
     let before = offline::position(&replica.file("default"))?;
     let copy = cluster.path().join("copy");
     offline::copy(replica.dir(), &copy)?;
-    for label in LABELS {
+    for (label, fault) in faults()? {
         offline::restore(&copy, replica.dir())?;
         let mut command = replica.server.subcommand(&["promote"]);
-        let died = process::run("promote", command.env("VSKI_FAULT", label), READY)?;
-        ensure!(died.status.signal() == Some(9), "{label}: {died:?}");
+        let ended = process::run("promote", command.env("VSKI_FAULT", &fault), READY)?;
+        ensure!(!ended.status.success(), "{fault}: {ended:?}");
+        ensure!(fault.ends_with("=error") || ended.status.signal() == Some(9), "{fault}: {ended:?}");
         succeeds(&replica, &["promote"]).with_context(|| format!("after {label}"))?;
         for db in ["default", "shop"] {
             let position = offline::position(&replica.file(db))?;
@@ -185,6 +184,35 @@ fn a_promotion_that_was_killed_is_finished_by_the_next_one() -> Result<()> {
         ensure!(position.version == before.version + 1, "{label}: {position} after {before}");
     }
     as_master(replica).start()
+}
+
+/// The places of a promotion: labels, and how each is asked to die or fail.
+fn faults() -> Result<Vec<(String, String)>> {
+    let mut all = faults::of_group("promote")?;
+    let of_node_db = ["node:begin-promotion", "node:finish-promotion"];
+    all.extend(faults::of_group("node")?.into_iter().filter(|fault| of_node_db.contains(&fault.label.as_str())));
+    let asked = |fault: Fault| {
+        let fails = fault.can_fail.then(|| (fault.label.clone(), format!("{}=error", fault.label)));
+        [Some((fault.label.clone(), fault.label)), fails]
+    };
+    Ok(all.into_iter().flat_map(asked).flatten().collect())
+}
+
+#[test]
+fn a_demotion_that_was_killed_is_run_again() -> Result<()> {
+    let cluster = Cluster::new()?;
+    let mut master = cluster.master("master")?;
+    master.start()?;
+    master.stop()?;
+    for (fault, signal) in [("node:demote=error", None), ("node:demote", Some(9))] {
+        let ended = process::run("demote", master.server.subcommand(&["demote"]).env("VSKI_FAULT", fault), READY)?;
+        ensure!(!ended.status.success() && ended.status.signal() == signal, "{fault}: {ended:?}");
+        master.start().context("it still is a master")?;
+        master.stop()?;
+    }
+    ensure!(succeeds(&master, &["demote"])?.contains("replica's directory now"));
+    ensure!(succeeds(&master, &["demote"])?.contains("already"));
+    Ok(())
 }
 
 #[test]

@@ -7,6 +7,7 @@ use rusqlite::{OptionalExtension, params};
 
 use super::{NodeDb, Role};
 use crate::datadir::DataDir;
+use crate::fault;
 use crate::position::EpochId;
 
 pub(super) const TABLES: &str = "
@@ -28,8 +29,7 @@ pub struct Promotion {
 impl NodeDb {
     /// The promotion of this directory, if there was one since it last became a replica's.
     pub fn promotion(&self) -> rusqlite::Result<Option<Promotion>> {
-        let sql = "SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'promotion')";
-        if !self.conn.query_row(sql, [], |row| row.get(0))? {
+        if !self.has_table("promotion")? {
             return Ok(None);
         }
         let row = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
@@ -39,6 +39,7 @@ impl NodeDb {
 
     /// The epoch id to promote the databases under: that of a promotion which was begun and not finished, or a new one.
     pub fn begin_promotion(&self) -> rusqlite::Result<EpochId> {
+        fault::sql("node:begin-promotion")?;
         self.conn.execute("INSERT OR IGNORE INTO promotion VALUES (1, ?1, NULL)", [EpochId::random().0])?;
         self.conn.query_row("SELECT epoch FROM promotion", [], |row| row.get(0)).map(EpochId)
     }
@@ -50,6 +51,7 @@ impl NodeDb {
         transaction.execute("INSERT OR REPLACE INTO node VALUES (1, ?1)", params![Role::Master.name()])?;
         // Of an earlier life as a master: the files look otherwise since, and rightly so.
         transaction.execute("DELETE FROM fingerprints", [])?;
+        fault::sql("node:finish-promotion")?;
         transaction.commit()
     }
 
@@ -59,6 +61,7 @@ impl NodeDb {
         transaction.execute("INSERT OR REPLACE INTO node VALUES (1, ?1)", params![Role::Replica.name()])?;
         transaction.execute("DELETE FROM promotion", [])?;
         transaction.execute("DELETE FROM fingerprints", [])?;
+        fault::sql("node:demote")?;
         transaction.commit()
     }
 }

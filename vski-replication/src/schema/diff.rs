@@ -7,6 +7,7 @@ use rusqlite::Connection;
 
 use super::sql::{Token, quote_name, tokens};
 use super::{Object, hash, keep, objects};
+use crate::fault;
 use crate::position::SchemaHash;
 
 /// Why a schema cannot be made equal to another.
@@ -89,7 +90,8 @@ fn set_aside(conn: &Connection, local: &[Object], tables: &[String], version: u6
 /// Runs DDL statements in order; the error names the one that failed.
 pub fn run(conn: &Connection, statements: &[String]) -> Result<(), MigrateError> {
     for statement in statements {
-        conn.execute_batch(statement)
+        fault::sql("migrate:statement")
+            .and_then(|()| conn.execute_batch(statement))
             .map_err(|source| MigrateError::Statement { statement: statement.clone(), source })?;
     }
     Ok(())

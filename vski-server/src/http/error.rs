@@ -84,6 +84,7 @@ impl From<StoreError> for ApiError {
             | StoreError::HandedOver
             | StoreError::ShuttingDown
             | StoreError::NotReady(_)
+            | StoreError::Unusable { .. }
             | StoreError::ReadTimeout(_)
             | StoreError::Busy => StatusCode::SERVICE_UNAVAILABLE,
             StoreError::Damaged(_) => {

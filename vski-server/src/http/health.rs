@@ -57,7 +57,9 @@ async fn readyz(State(app): State<App>, Params(params): Params<ReadyParams>) -> 
     let mut body = json!({ "mode": app.identity.role.name(), "id": app.identity.id });
     let status = match &app.databases {
         Databases::Master(master) => {
-            body["dbs"] = master.all().into_iter().map(|database| json!({ "name": database.name })).collect();
+            let open = master.all().into_iter().map(|database| json!({ "name": database.name }));
+            let unusable = master.unusable().iter().map(|(name, error)| json!({ "name": name, "error": error }));
+            body["dbs"] = open.chain(unusable).collect();
             "ready"
         }
         Databases::Replica(replica) => {
@@ -102,6 +104,7 @@ fn state_json(state: &DatabaseState) -> Value {
         "position": state.position,
         "lagSeconds": state.lag_seconds(clock::now_ms()),
         "entriesBehind": state.entries_behind(),
+        "lastError": state.last_error,
     })
 }
 

@@ -206,16 +206,17 @@ impl Snapshots {
         let page_size: i64 = transaction.query_row("PRAGMA page_size", [], |row| row.get(0))?;
         let needed = u64::try_from(pages.saturating_mul(page_size)).unwrap_or(0);
         self.check_space(needed)?;
+        fault::sql("snapshot:begin")?;
         let mut target = Connection::open(path)?;
         target.execute_batch("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA locking_mode = EXCLUSIVE")?;
         let backup = Backup::new(&transaction, &mut target)?;
         loop {
+            fault::sql("snapshot:step")?;
             match backup.step(STEP_PAGES)? {
                 StepResult::Done => break,
                 StepResult::More => {
                     self.check_space(0)?;
                     check_wal(reader.path())?;
-                    fault::point("snapshot:step");
                 }
                 _ => std::thread::yield_now(),
             }
@@ -223,7 +224,8 @@ impl Snapshots {
         drop(backup);
         drop(transaction);
         target.close().map_err(|(_, error)| error)?;
-        File::open(path).and_then(|file| file.sync_all()).map_err(|error| unreadable(path, &error))
+        let synced = fault::io("snapshot:fsync").and_then(|()| File::open(path)).and_then(|file| file.sync_all());
+        synced.map_err(|error| unreadable(path, &error))
     }
 
     fn check_space(&self, needed: u64) -> Result<(), StoreError> {
@@ -245,6 +247,7 @@ fn check_wal(database: &Path) -> Result<(), StoreError> {
 
 /// Checks the finished copy once and says what each part of it hashes to.
 fn describe(id: &str, db: &str, path: &Path) -> Result<Manifest, StoreError> {
+    fault::sql("snapshot:describe")?;
     let copy = connection::finished_copy(path)?;
     let verdict: String = copy.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
     if verdict != "ok" {

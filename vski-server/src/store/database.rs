@@ -8,7 +8,7 @@ use vski_replication::datadir::DataDir;
 use vski_replication::entry::{Kind, SchemaChange, schema_payload};
 use vski_replication::position::DatabaseId;
 use vski_replication::schema::{self, gate};
-use vski_replication::{connection, names};
+use vski_replication::{connection, fault, names};
 
 use super::error::StoreError;
 use super::ids;
@@ -87,7 +87,9 @@ fn create(conn: &Connection, name: &str) -> Result<(), StoreError> {
         transaction.execute_batch(statement)?;
     }
     append_first(&transaction, &head, statements)?;
-    Ok(transaction.commit()?)
+    fault::sql("create:before-commit")?;
+    transaction.commit()?;
+    Ok(fault::sql("create:after-commit")?)
 }
 
 fn append_first(conn: &Connection, head: &Head, statements: Vec<String>) -> Result<(), StoreError> {
@@ -103,7 +105,7 @@ fn refused(path: &Path, error: StoreError) -> StoreError {
     match error {
         StoreError::Log(LogError::NotOurs(_)) | StoreError::Sqlite(_) | StoreError::Damaged(_) => {
             let (path, reason) = (path.display(), error.describe());
-            StoreError::Invalid(format!("cannot open {path}: {reason}; move the file away or set another DATA_DIR"))
+            StoreError::Invalid(format!("cannot open {path}: {reason}"))
         }
         other => other,
     }

@@ -54,6 +54,14 @@ pub enum StoreError {
     /// The first copy of this database has not arrived yet.
     #[error("database {0} has not been copied from the master yet: try again shortly")]
     NotReady(String),
+    /// This master cannot use the database's file.
+    #[error("database {name} cannot be used: {reason}")]
+    Unusable {
+        /// The database.
+        name: String,
+        /// What is wrong with its file, and how to repair it.
+        reason: String,
+    },
     /// A read took longer than it may.
     #[error("the read was stopped after {0} seconds")]
     ReadTimeout(u64),

@@ -17,11 +17,17 @@ use super::reader::Reader;
 use super::request::Written;
 use crate::metrics::Metrics;
 
+/// What to do about a file that cannot be opened.
+const UNUSABLE_REMEDY: &str = "repair the file, restore it from a replica or a backup, or move it and its -wal away; \
+                               then restart";
+
 /// The databases, open for writing.
 pub struct Master {
     dir: DataDir,
     metrics: Arc<Metrics>,
     databases: RwLock<BTreeMap<String, Database>>,
+    /// Files that could not be opened at start, by database, with the reason and the repair. They stay untouched.
+    unusable: BTreeMap<String, String>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     /// Whether a replica is taking over: until a restart, or until it gives up.
     handed_over: AtomicBool,
@@ -30,12 +36,14 @@ pub struct Master {
 }
 
 impl Master {
-    /// Opens every database in the directory, and makes `default`.
+    /// Opens every database in the directory, and makes `default`. Another one that cannot be opened is told and left
+    /// alone, and the rest is served; without `default` nobody could log in, so that is an error.
     pub fn open(dir: &DataDir, metrics: &Arc<Metrics>) -> Result<Self, StoreError> {
-        let master = Self {
+        let mut master = Self {
             dir: dir.clone(),
             metrics: Arc::clone(metrics),
             databases: RwLock::default(),
+            unusable: BTreeMap::new(),
             threads: Mutex::default(),
             handed_over: AtomicBool::new(false),
             changed: watch::Sender::new(()),
@@ -46,7 +54,10 @@ impl Master {
         }
         let mut fingerprints = NodeDb::open(dir)?.take_fingerprints()?;
         for name in names {
-            master.insert(&name, fingerprints.remove(&name))?;
+            match master.insert(&name, fingerprints.remove(&name)) {
+                Err(error) if is_the_files_fault(&error) => master.put_aside(name, &error)?,
+                opened => opened?,
+            }
         }
         Ok(master)
     }
@@ -59,7 +70,13 @@ impl Master {
     /// One database.
     pub fn database(&self, name: &str) -> Result<Database, StoreError> {
         let databases = self.databases.read().unwrap_or_else(PoisonError::into_inner);
-        databases.get(name).cloned().ok_or_else(|| unknown(name))
+        let unusable = |reason: &String| StoreError::Unusable { name: name.to_owned(), reason: reason.clone() };
+        databases.get(name).cloned().ok_or_else(|| self.unusable.get(name).map_or_else(|| unknown(name), unusable))
+    }
+
+    /// The databases whose files could not be opened, with the reason and the repair.
+    pub fn unusable(&self) -> &BTreeMap<String, String> {
+        &self.unusable
     }
 
     /// Its reader.
@@ -80,9 +97,10 @@ impl Master {
     /// Makes a database. Blocks on the disk.
     pub fn create(&self, name: &str) -> Result<Written<()>, StoreError> {
         check_name(name)?;
-        let taken = self.all().into_iter().find(|database| database.name.eq_ignore_ascii_case(name));
+        let open = self.all().into_iter().map(|database| database.name);
+        let taken = open.chain(self.unusable.keys().cloned()).find(|taken| taken.eq_ignore_ascii_case(name));
         if let Some(taken) = taken {
-            let message = format!("database {} exists already", taken.name);
+            let message = format!("database {taken} exists already");
             return Err(StoreError::field("name", "validation_not_unique", message));
         }
         self.insert(name, None)?;
@@ -127,6 +145,17 @@ impl Master {
         }
     }
 
+    /// Remembers a database whose file is of no use.
+    fn put_aside(&mut self, name: String, error: &StoreError) -> Result<(), StoreError> {
+        let (reason, remedy) = (error.describe(), UNUSABLE_REMEDY);
+        if name == names::DEFAULT_DATABASE {
+            return Err(StoreError::Invalid(format!("{reason}; {remedy}")));
+        }
+        tracing::error!(db = name, error = reason, remedy, "a database cannot be used; the others are served");
+        self.unusable.insert(name, format!("{reason}; {remedy}"));
+        Ok(())
+    }
+
     /// `left` is what the file looked like when this program closed it, if it did.
     fn insert(&self, name: &str, left: Option<String>) -> Result<(), StoreError> {
         // Held while opening: two requests for one name must not open its file twice.
@@ -144,6 +173,11 @@ impl Master {
         self.changed.send_replace(());
         Ok(())
     }
+}
+
+/// Whether trying again cannot help: unlike a lock that is held or a disk that is full.
+fn is_the_files_fault(error: &StoreError) -> bool {
+    matches!(error, StoreError::Invalid(_) | StoreError::Damaged(_) | StoreError::Sqlite(_) | StoreError::Log(_))
 }
 
 /// The error for a database that does not exist.

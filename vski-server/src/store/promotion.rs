@@ -4,11 +4,11 @@
 use std::path::Path;
 
 use rusqlite::{Connection, Transaction, TransactionBehavior};
-use vski_replication::connection;
 use vski_replication::datadir::DataDir;
 use vski_replication::entry::{EpochChange, EpochReason, Kind};
 use vski_replication::position::{Epoch, EpochId, Position};
 use vski_replication::{changelog, schema};
+use vski_replication::{connection, fault};
 
 use super::error::StoreError;
 
@@ -49,6 +49,7 @@ pub fn begin_epoch(path: &Path, id: EpochId) -> Result<Position, StoreError> {
     changelog::upgrade(&conn)?;
     let transaction = Transaction::new_unchecked(&conn, TransactionBehavior::Immediate)?;
     let position = append_epoch(&transaction, id)?;
+    fault::sql("promote:before-commit")?;
     transaction.commit()?;
     Ok(position)
 }

@@ -26,7 +26,11 @@ pub const CAPTURE_CAP: usize = 64 << 20;
 /// A batch is cut before its changes exceed this, bytes of changeset.
 pub const BATCH_CAP: usize = 8 << 20;
 
-/// Fault labels around the commit of an epoch entry.
+/// Fault labels around each kind of commit.
+const ROWS_LABELS: [&str; 2] = ["rows:before-commit", "rows:after-commit"];
+const SCHEMA_LABELS: [&str; 2] = ["schema:before-commit", "schema:after-commit"];
+const UPKEEP_LABELS: [&str; 2] = ["upkeep:before-commit", "upkeep:after-commit"];
+const MIGRATION_LABELS: [&str; 2] = ["migration:before-commit", "migration:after-commit"];
 const EPOCH_LABELS: [&str; 2] = ["epoch:before-commit", "epoch:after-commit"];
 
 /// One request's outcome inside a transaction that went on.
@@ -70,7 +74,7 @@ impl WriteConnection {
         self.begin()?;
         self.span = CommitSpan::begin(&self.database);
         let result = self.rows(batch);
-        self.end(result, ["rows:before-commit", "rows:after-commit"])
+        self.end(result, ROWS_LABELS)
     }
 
     /// Runs one request that may change the schema, as one transaction with one `schema` entry.
@@ -78,14 +82,14 @@ impl WriteConnection {
         self.begin()?;
         self.caused_by(request.trace());
         let result = self.schema(request);
-        self.end(result, ["schema:before-commit", "schema:after-commit"])
+        self.end(result, SCHEMA_LABELS)
     }
 
     /// Runs one request that changes our own bookkeeping only, as one transaction without an entry.
     pub fn commit_upkeep(&mut self, request: &mut dyn Request) -> Result<(), StoreError> {
         self.begin()?;
         let result = request.run(&self.conn).map(|()| ((), self.head));
-        self.end(result, ["upkeep:before-commit", "upkeep:after-commit"])
+        self.end(result, UPKEEP_LABELS)
     }
 
     /// Runs a manual migration, of a request in `trace`, as one transaction with one entry. `work` returns the head that it appended.
@@ -97,7 +101,7 @@ impl WriteConnection {
         self.begin()?;
         self.caused_by(trace);
         let result = work(self);
-        self.end(result, ["migration:before-commit", "migration:after-commit"])
+        self.end(result, MIGRATION_LABELS)
     }
 
     /// The connection, inside [`Self::commit_migration`] for statements, and outside for settings.
@@ -139,7 +143,7 @@ impl WriteConnection {
     /// Commits what `work` did, or rolls back. `work` returns the head it wrote.
     fn end<T>(&mut self, work: Result<(T, Head), StoreError>, labels: [&str; 2]) -> Result<T, StoreError> {
         let committed = work.and_then(|(value, head)| {
-            fault::point(labels[0]);
+            fault::sql(labels[0])?;
             let started = Instant::now();
             self.conn.execute_batch("COMMIT")?;
             self.metrics.commit_seconds.observe(started.elapsed().as_secs_f64());
@@ -183,7 +187,7 @@ impl WriteConnection {
             }
             outcomes.push(outcome);
         }
-        fault::point("rows:after-requests");
+        fault::sql("rows:after-requests")?;
         let changeset = self.captured(&session)?;
         drop(session);
         let ran = batch.iter().zip(&outcomes);
@@ -193,7 +197,7 @@ impl WriteConnection {
     }
 
     fn schema(&self, request: &mut dyn Request) -> Result<((), Head), StoreError> {
-        fault::point("schema:before-ddl");
+        fault::sql("schema:before-ddl")?;
         let statements = request.statements(&self.conn)?;
         diff::run(&self.conn, &statements).map_err(|error| match error {
             diff::MigrateError::Statement { statement, source } if source.sqlite_error_code().is_some() => {
@@ -202,10 +206,10 @@ impl WriteConnection {
             }
             other => StoreError::Invalid(other.to_string()),
         })?;
-        fault::point("schema:after-ddl");
+        fault::sql("schema:after-ddl")?;
         let session = Session::start(&self.conn)?;
         request.run(&self.conn)?;
-        fault::point("schema:after-rows");
+        fault::sql("schema:after-rows")?;
         let changeset = self.captured(&session)?;
         drop(session);
         if statements.is_empty() {
@@ -231,7 +235,7 @@ impl WriteConnection {
         let change = SchemaChange { before: self.head.schema_hash, statements, objects };
         let payload = schema_payload(&change, changeset);
         let entry = self.append(self.head.next(Kind::Schema, self.head.position.epoch, after, payload))?;
-        fault::point("schema:after-append");
+        fault::sql("schema:after-append")?;
         Ok(Head::after(&entry))
     }
 
@@ -250,7 +254,7 @@ impl WriteConnection {
         }
         let entry = self.head.next(Kind::Changes, self.head.position.epoch, self.head.schema_hash, changeset);
         let entry = self.append(entry)?;
-        fault::point("rows:after-append");
+        fault::sql("rows:after-append")?;
         Ok(Head::after(&entry))
     }
 
@@ -272,6 +276,7 @@ impl WriteConnection {
         let epoch = Epoch { generation: head.position.epoch.generation + 1, id: EpochId::random() };
         let payload = serde_json::to_vec(&EpochChange { reason }).expect("a unit enum always serialises");
         let entry = self.append(head.next(Kind::Epoch, epoch, schema::hash(&self.conn)?, payload))?;
+        fault::sql("epoch:after-append")?;
         Ok(Head::after(&entry))
     }
 

@@ -7,7 +7,7 @@ use vski_replication::node::SET_ASIDE;
 use vski_replication::schema::diff::MigrateError;
 
 use super::{Agent, Event, Listing};
-use crate::error::AgentError;
+use crate::error::{AgentError, ErrorKind};
 use crate::{blocking, converge, fs};
 
 /// A copy that was equal this long is not converging again and again.
@@ -53,7 +53,8 @@ impl Agent {
         let pause = self.repeats.next(Instant::now());
         let (db, repeats) = (self.db.as_str(), self.repeats.count);
         self.log_schema(error);
-        tracing::error!(db, state = "diverged", error = detail, repeats, pause = ?pause, "the copy has diverged, it will converge");
+        let (state, error_name, remedy) = (error.state_name(), error.name(), error.remedy());
+        tracing::error!(db, state, error_name, error = detail, remedy, repeats, pause = ?pause, "the copy has diverged, it will converge");
         if !pause.is_zero() {
             let waiting = format!("{detail}; converged {} times in a row, again in {} s", repeats - 1, pause.as_secs());
             self.publish(|state| state.detail = Some(waiting));
@@ -103,7 +104,10 @@ impl Agent {
     pub(super) fn damaged(&mut self, detail: &str) -> Event {
         tracing::error!(
             db = self.db,
+            state = ErrorKind::MalformedFile.state(),
+            error_name = ErrorKind::MalformedFile.name(),
             error = detail,
+            remedy = ErrorKind::MalformedFile.remedy(),
             "the file is damaged or no VSKI database: it is set aside and fetched anew"
         );
         self.copy = None;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use vski_replication::clock;
 use vski_replication::datadir::DataDir;
-use vski_replication::node::{DatabaseState, NodeDb};
+use vski_replication::node::{DatabaseState, LastError, NodeDb};
 
 use super::StatusArgs;
 
@@ -26,7 +26,7 @@ pub(super) fn execute(args: &StatusArgs) -> Result<ExitCode> {
     } else if states.is_empty() {
         eprintln!("error: no agent has run on {}: start one with vski-sync-agent run", args.data_dir.display());
     } else {
-        print!("{}", table(&states));
+        print!("{}{}", table(&states), errors(&states));
     }
     Ok(if states.is_empty() { ExitCode::from(1) } else { ExitCode::SUCCESS })
 }
@@ -58,9 +58,34 @@ pub(super) fn table(states: &[DatabaseState]) -> String {
     text
 }
 
+/// The last error of each database that had one, what to do about it, and whether it has passed.
+pub(super) fn errors(states: &[DatabaseState]) -> String {
+    let (now_ms, mut text) = (clock::now_ms(), String::new());
+    for state in states {
+        let Some(LastError { name, text: what, remedy, at_ms }) = &state.last_error else { continue };
+        let ago = (now_ms - at_ms).max(0) / 1000;
+        let passed = if state.detail.is_some() { "" } else { ", passed" };
+        writeln!(text, "{}: {name}, {ago} s ago{passed}: {what}\n  remedy: {remedy}", state.name)
+            .expect("writing to a String never fails");
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_error_is_told_with_its_name_and_remedy_and_whether_it_passed() {
+        let mut state = DatabaseState::new("shop", "diverged");
+        assert_eq!(errors(&[state.clone()]), "");
+        state.detail = Some("apply entry 7".to_owned());
+        let (name, text, remedy) = ("conflict".to_owned(), "apply entry 7".to_owned(), "nothing".to_owned());
+        state.last_error = Some(LastError { name, text, remedy, at_ms: clock::now_ms() + 60_000 });
+        assert_eq!(errors(&[state.clone()]), "shop: conflict, 0 s ago: apply entry 7\n  remedy: nothing\n");
+        state.detail = None;
+        assert!(errors(&[state]).starts_with("shop: conflict, 0 s ago, passed: "));
+    }
 
     #[test]
     fn the_table_has_a_line_for_each_database() {

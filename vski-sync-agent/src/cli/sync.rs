@@ -39,7 +39,7 @@ pub(super) fn execute(args: &SyncNowArgs, ask: Ask) -> Result<ExitCode> {
         telemetry.shutdown();
         report
     };
-    print!("{}", status::table(&report.dbs));
+    print!("{}{}", status::table(&report.dbs), status::errors(&report.dbs));
     for verified in &report.verified {
         let Verified { db, version, tables, rows, .. } = verified;
         let verdict = if verified.differences.is_empty() { "equal to the master".to_owned() } else { verified.told() };

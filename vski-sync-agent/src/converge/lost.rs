@@ -11,6 +11,7 @@ use rusqlite::types::Value as Sql;
 use serde_json::{Map, Value, json};
 use vski_replication::datadir::{self, DataDir};
 use vski_replication::entry::Entry;
+use vski_replication::fault;
 use vski_replication::position::{Position, hex};
 use vski_replication::ranges::Shape;
 
@@ -63,14 +64,15 @@ impl Lost {
         let Some(file) = file else { return Ok(None) };
         let io_error = |source| AgentError::Io { action: "write", path: growing.clone(), source };
         let file = file.into_inner().map_err(|error| io_error(error.into_error()))?;
-        file.sync_all().map_err(io_error)?;
-        std::fs::rename(&growing, &finished).map_err(io_error)?;
-        datadir::sync_directory(&folder).map_err(io_error)?;
+        fault::io("converge:report-fsync").and_then(|()| file.sync_all()).map_err(io_error)?;
+        fault::io("converge:report-rename").and_then(|()| std::fs::rename(&growing, &finished)).map_err(io_error)?;
+        fault::io("converge:report-directory").and_then(|()| datadir::sync_directory(&folder)).map_err(io_error)?;
         Ok(Some(finished))
     }
 
     fn line(&mut self, value: &Value) -> Result<(), AgentError> {
         let io_error = |source| AgentError::Io { action: "write", path: self.growing.clone(), source };
+        fault::io("converge:report").map_err(io_error)?;
         if self.file.is_none() {
             std::fs::create_dir_all(&self.folder).map_err(io_error)?;
             self.file = Some(BufWriter::new(File::create(&self.growing).map_err(io_error)?));

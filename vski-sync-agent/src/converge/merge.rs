@@ -13,7 +13,7 @@ use vski_replication::schema::diff;
 use super::Report;
 use super::lost::Lost;
 use super::spool::Spool;
-use crate::error::AgentError;
+use crate::error::{AgentError, chain};
 
 /// Payload bytes of local entries that are read at once.
 const ENTRIES_AT_ONCE: usize = 8 << 20;
@@ -39,11 +39,12 @@ impl Merge {
     pub(super) fn begin(dir: &DataDir, db: &str, target: &Overview) -> Result<Self, AgentError> {
         let conn = connection::applier(&dir.database(db))?;
         conn.execute_batch("BEGIN IMMEDIATE")?;
-        fault::point("converge:begin");
+        fault::sql("converge:begin")?;
         let position = changelog::head(&conn)?.position;
         let version = target.position.version;
         let kept = diff::migrate_keeping(&conn, &target.objects, version)
-            .map_err(|source| AgentError::Unreachable { version, source })?;
+            .map_err(|source| AgentError::unreachable(version, source))?;
+        fault::sql("converge:schema")?;
         let (spool, lost) = (Spool::open(dir, db)?, Lost::new(dir, db, position));
         Ok(Self { conn, spool, lost, kept, deleted: 0, inserted: 0, fetched_bytes: 0 })
     }
@@ -70,6 +71,7 @@ impl Merge {
         })?;
         for (key, row) in &doomed {
             self.lost.row(&shape, row)?;
+            fault::sql("converge:delete")?;
             shape.delete(&self.conn, key)?;
         }
         self.deleted += doomed.len() as u64;
@@ -96,6 +98,7 @@ impl Merge {
         differing: &[usize],
     ) -> Result<(), AgentError> {
         let shape = Shape::read(&self.conn, table)?;
+        fault::sql("converge:insert")?;
         self.inserted += self.spool.take_wanted(|row| Ok(shape.insert(&self.conn, row)?))?;
         for &at in differing {
             let mut hashes = Vec::new();
@@ -107,8 +110,7 @@ impl Merge {
                 });
             }
         }
-        fault::point("converge:table");
-        Ok(())
+        Ok(fault::sql("converge:table")?)
     }
 
     /// Makes the log the snapshot's and commits. Entries after version `agreed` are lost.
@@ -122,13 +124,21 @@ impl Merge {
             entries.iter().try_for_each(|entry| lost.entry(entry))?;
         }
         changelog::replace(&conn, overview)?;
+        fault::sql("converge:log")?;
         let lost = lost.finish()?;
-        fault::point("converge:before-commit");
+        fault::sql("converge:before-commit")?;
         conn.execute_batch("COMMIT")?;
         fault::point("converge:after-commit");
-        spool.remove()?;
+        // It is done, and its report must be told: what fails from here on costs only space.
+        if let Err(error) = spool.remove() {
+            tracing::warn!(error = chain(&error), "could not remove rows that were fetched and are in place");
+        }
         // The write-ahead log holds every page that changed; readers decide how far it can be emptied now.
-        conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?;
+        let emptied = fault::sql("converge:checkpoint")
+            .and_then(|()| conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())));
+        if let Err(error) = emptied {
+            tracing::warn!(%error, "could not empty the write-ahead log after a converge");
+        }
         Ok(Report { position: overview.position, kept, deleted, inserted, fetched_bytes, lost })
     }
 }

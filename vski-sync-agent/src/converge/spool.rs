@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OptionalExtension};
 use vski_replication::datadir::DataDir;
+use vski_replication::fault;
 use vski_replication::ranges::{RowHash, row_hash};
 
 use crate::error::AgentError;
@@ -19,7 +20,7 @@ impl Spool {
     pub(super) fn open(dir: &DataDir, db: &str) -> Result<Self, AgentError> {
         let folder = dir.incoming().join(format!("{db}.converge"));
         let io_error = |source| AgentError::Io { action: "make", path: folder.clone(), source };
-        std::fs::create_dir_all(&folder).map_err(io_error)?;
+        fault::io("converge:spool").and_then(|()| std::fs::create_dir_all(&folder)).map_err(io_error)?;
         let path = folder.join("rows");
         let conn = match connect(&path) {
             Ok(conn) => conn,
@@ -77,7 +78,8 @@ impl Spool {
     pub(super) fn remove(self) -> Result<(), AgentError> {
         let Self { conn, folder } = self;
         drop(conn);
-        std::fs::remove_dir_all(&folder).map_err(|source| AgentError::Io { action: "remove", path: folder, source })
+        let removed = fault::io("converge:spool-remove").and_then(|()| std::fs::remove_dir_all(&folder));
+        removed.map_err(|source| AgentError::Io { action: "remove", path: folder, source })
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use opentelemetry::propagation::Injector;
-use reqwest::header::{HeaderMap, HeaderName, HeaderValue, LOCATION, RETRY_AFTER};
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION, RETRY_AFTER};
 use reqwest::redirect::Policy;
 use reqwest::{Certificate, Client, ClientBuilder, Method, RequestBuilder, Response, StatusCode};
 use tokio::time::timeout;
@@ -104,6 +104,7 @@ impl Source {
         let asked_ms = clock::now_ms();
         match timeout(patience, request.send()).await {
             Ok(Ok(response)) if mode(&response) == Some(b"replica") => Err(SourceError::NotAMaster),
+            Ok(Ok(response)) if is_a_strangers(&response) => Err(stranger(call, &response)),
             Ok(Ok(response)) => {
                 if let Some(told) = response.headers().get(header::TIME).and_then(|value| value.to_str().ok()) {
                     self.clock_skew.heard(told, asked_ms, clock::now_ms());
@@ -143,6 +144,22 @@ impl Source {
 /// The role that the answering node says it has.
 fn mode(response: &Response) -> Option<&[u8]> {
     response.headers().get(header::REPLICA_MODE).map(HeaderValue::as_bytes)
+}
+
+/// Whether something else than a VSKI node answered: each of their answers tells a role. A proxy may speak for a master
+/// that is down or overloaded, and redirects tell where to go.
+fn is_a_strangers(response: &Response) -> bool {
+    let status = response.status();
+    let a_proxys = status.is_server_error()
+        || status.is_redirection()
+        || matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT);
+    mode(response).is_none() && !a_proxys
+}
+
+fn stranger(call: &'static str, response: &Response) -> SourceError {
+    let told = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("not told");
+    let content_type = told.chars().take(MAX_REASON).collect();
+    SourceError::NotVski { call, status: response.status().as_u16(), content_type }
 }
 
 /// The whole body, if each part comes in time and all of it fits into `max` bytes.

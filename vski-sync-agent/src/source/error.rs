@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::error::ErrorKind;
+
 /// A call without a usable answer. The text never holds a token or a secret.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
@@ -48,6 +50,18 @@ pub enum SourceError {
     /// MASTER_URL leads to a replica, which does not serve other replicas.
     #[error("use the node at MASTER_URL: it is a replica, set MASTER_URL to its master")]
     NotAMaster,
+    /// Whatever answers there is no VSKI node: its answers lack the headers of one.
+    #[error(
+        "use MASTER_URL for {call}: it does not answer as a VSKI master: status {status}, content type {content_type}"
+    )]
+    NotVski {
+        /// The call.
+        call: &'static str,
+        /// The HTTP status.
+        status: u16,
+        /// What kind of thing came, as it says itself.
+        content_type: String,
+    },
     /// 404.
     #[error("find what {call} asks for: {reason}")]
     NotFound {
@@ -85,6 +99,24 @@ pub enum SourceError {
 }
 
 impl SourceError {
+    /// Which of the named errors it is.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Unreachable { .. } => ErrorKind::MasterUnreachable,
+            Self::Untrusted { .. } => ErrorKind::CertificateRefused,
+            Self::Silent { .. } => ErrorKind::MasterSilent,
+            Self::Unauthorized { .. } => ErrorKind::Unauthorized,
+            Self::Forbidden { .. } => ErrorKind::Forbidden,
+            Self::NotAMaster => ErrorKind::NotAMaster,
+            Self::NotVski { .. } => ErrorKind::NoVskiMaster,
+            Self::NotFound { .. } => ErrorKind::NotFound,
+            Self::Overloaded { .. } => ErrorKind::MasterOverloaded,
+            Self::Refused { .. } => ErrorKind::MasterRefused,
+            Self::Malformed { .. } => ErrorKind::AnswerMalformed,
+        }
+    }
+
     /// No answer, for the network's reason.
     pub(super) fn unreachable(call: &'static str, source: reqwest::Error) -> Self {
         let source = source.without_url();

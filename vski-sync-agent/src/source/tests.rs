@@ -15,8 +15,13 @@ fn source(master_url: &str, secret: &str) -> Source {
     Source::new(&config, identity).unwrap()
 }
 
-/// A server that answers every request for the list or for changes with `respond`.
+/// A master that answers every request for the list or for changes with `respond`.
 async fn answering(respond: fn() -> Response) -> Source {
+    serving(move || ([(header::REPLICA_MODE, "master")], respond()).into_response()).await
+}
+
+/// Any server that does.
+async fn serving(respond: impl Fn() -> Response + Clone + Send + Sync + 'static) -> Source {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let answer = move || async move { respond() };
@@ -69,6 +74,32 @@ async fn an_answer_without_the_masters_head_is_malformed() {
     let source = answering(|| StatusCode::NO_CONTENT.into_response()).await;
     let error = changeset(&source).await.unwrap_err();
     assert!(matches!(&error, SourceError::Malformed { reason, .. } if reason.contains("x-vski-")), "{error}");
+}
+
+#[tokio::test]
+async fn whatever_else_answers_at_the_masters_address_is_named_and_nothing_of_it_is_read() {
+    let page =
+        || (StatusCode::OK, [("content-type", "text/html; charset=utf-8")], "<html>welcome</html>").into_response();
+    let missing = || (StatusCode::NOT_FOUND, [("content-type", "text/html")], "<html>404</html>").into_response();
+    let other = || (StatusCode::UNAUTHORIZED, [("content-type", "application/json")], "{}").into_response();
+    for (respond, status, content_type) in [
+        (page as fn() -> Response, 200, "text/html; charset=utf-8"),
+        (missing, 404, "text/html"),
+        (other, 401, "application/json"),
+    ] {
+        let error = changeset(&serving(respond).await).await.unwrap_err();
+        assert_eq!(error.kind().name(), "no_vski_master");
+        let told = format!("does not answer as a VSKI master: status {status}, content type {content_type}");
+        assert!(error.to_string().contains(&told) && error.to_string().contains("MASTER_URL"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_proxy_that_speaks_for_an_absent_master_is_no_stranger() {
+    let source = serving(|| (StatusCode::BAD_GATEWAY, "<html>502</html>").into_response()).await;
+    assert_eq!(changeset(&source).await.unwrap_err().kind().name(), "master_refused");
+    let source = serving(|| StatusCode::SERVICE_UNAVAILABLE.into_response()).await;
+    assert_eq!(changeset(&source).await.unwrap_err().kind().name(), "master_overloaded");
 }
 
 #[tokio::test]

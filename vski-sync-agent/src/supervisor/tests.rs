@@ -168,7 +168,10 @@ async fn a_change_that_no_log_carries_leads_to_a_converge() {
     let agent = replica.start(&master, HOUR, &[]);
     agent.sync_now().await;
     master.write("default", |db| db.epoch(EpochReason::ForeignEdit));
-    assert!(asked_to_converge(&agent.sync_now().await.outcome));
+    assert_eq!(agent.sync_now().await.outcome, Outcome::AtHead);
+    let state = state(&agent, "default");
+    assert_eq!(state.last_error.map(|last| last.name).as_deref(), Some("uncaptured_change"));
+    assert_eq!(state.position, Some(master.position("default")));
     agent.shutdown().await;
 }
 

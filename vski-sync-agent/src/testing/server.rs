@@ -14,8 +14,10 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use vski_replication::changelog::{self, Standing};
+use vski_replication::connection;
 use vski_replication::names::{header, route};
 use vski_replication::position::Position;
+use vski_replication::ranges::{Hex, Overview, Shape, TableDigest};
 use vski_replication::schema;
 use vski_replication::snapshot::CHUNK_BYTES;
 use vski_replication::token::{self, Audience, Secrets};
@@ -65,6 +67,7 @@ impl FakeMaster {
             .route(route::SCHEMA_SYNC, get(schema_sync))
             .route(route::SNAPSHOT, get(snapshot))
             .route(&format!("{}/{{id}}", route::SNAPSHOT), get(chunk))
+            .route(&format!("{}/{{id}}/ranges", route::SNAPSHOT), get(overview))
             .route(route::SESSION, post(session))
             .layer(axum::middleware::from_fn(authenticate))
             .with_state(master.clone());
@@ -99,11 +102,13 @@ pub(crate) async fn eventually(what: &str, mut condition: impl FnMut() -> bool) 
 
 async fn authenticate(request: axum::extract::Request, next: axum::middleware::Next) -> Response {
     let token = request.headers().get(AUTHORIZATION).map_or("", |value| value.to_str().unwrap());
-    match Secrets::new(SECRET, None).verify(token::from_authorization(token)) {
+    let mut response = match Secrets::new(SECRET, None).verify(token::from_authorization(token)) {
         Ok(claims) if claims.aud == Audience::Replica => next.run(request).await,
         Ok(_) => refuse(StatusCode::FORBIDDEN, "not a replica"),
         Err(error) => refuse(StatusCode::UNAUTHORIZED, &error.to_string()),
-    }
+    };
+    response.headers_mut().insert(header::REPLICA_MODE, "master".parse().unwrap());
+    response
 }
 
 async fn status(State(master): State<FakeMaster>, Query(query): Query<BTreeMap<String, String>>) -> Json<Value> {
@@ -226,6 +231,32 @@ async fn chunk(State(master): State<FakeMaster>, Path(id): Path<String>, headers
         bytes[0] ^= 1;
     }
     (StatusCode::PARTIAL_CONTENT, bytes).into_response()
+}
+
+/// What a snapshot holds; enough for a copy whose rows are the master's.
+async fn overview(State(master): State<FakeMaster>, Path(id): Path<String>) -> Response {
+    let Some(bytes) = master.lock().snapshots.get(&id).cloned() else {
+        return refuse(StatusCode::NOT_FOUND, "no lease");
+    };
+    let file = tempfile::tempdir().unwrap();
+    std::fs::write(file.path().join("copy"), bytes).unwrap();
+    let conn = connection::finished_copy(&file.path().join("copy")).unwrap();
+    let (objects, head) = (schema::objects(&conn).unwrap(), changelog::head(&conn).unwrap());
+    let tables = objects.iter().filter(|object| object.kind == "table").map(|object| {
+        let ranges = Shape::read(&conn, &object.name).unwrap().ranges(&conn).unwrap();
+        TableDigest { name: object.name.clone(), rows: ranges.rows, hash: ranges.hash }
+    });
+    let overview = Overview {
+        tables: tables.collect(),
+        database_id: changelog::database_id(&conn).unwrap(),
+        position: head.position,
+        schema_version: changelog::schema_version(&conn).unwrap(),
+        schema_hash: head.schema_hash,
+        committed_ms: head.committed_ms,
+        objects,
+        digest: Hex(Vec::new()),
+    };
+    Json(overview.sealed()).into_response()
 }
 
 async fn session(State(master): State<FakeMaster>, Json(body): Json<Value>) -> StatusCode {
