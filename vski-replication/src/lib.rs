@@ -35,6 +35,9 @@ pub mod ranges;
 /// What a downloaded database file must look like before it is used.
 pub mod snapshot;
 
+/// Which entries a replica's log has to keep for snapshots that its server gave out.
+pub mod lease;
+
 /// The tokens that nodes mint for each other from the shared secret.
 pub mod token;
 

@@ -49,6 +49,9 @@ pub enum AgentError {
         /// The last position both may share.
         common: Option<Position>,
     },
+    /// A replica in between does not have yet what it had a moment ago.
+    #[error("compare with the replica at MASTER_URL: it is behind this copy")]
+    ParentBehind,
     /// 410: the master's log begins after the local head.
     #[error("the master has pruned the entries after this copy's head{}", told(", its log begins at", *base))]
     Pruned {
@@ -168,6 +171,7 @@ impl AgentError {
             | Self::Malformed { .. }
             | Self::Unsafe { .. } => Recovery::Stop,
             Self::Source(_)
+            | Self::ParentBehind
             | Self::Verify(_)
             | Self::Meddled
             | Self::Database(_)

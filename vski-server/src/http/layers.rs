@@ -15,7 +15,7 @@ use vski_replication::names::header;
 use vski_replication::node::Role;
 
 use super::error::ApiError;
-use crate::app::App;
+use crate::app::{App, Databases};
 
 /// Longest text of a refusal that is passed on, bytes.
 const MAX_REFUSAL_BYTES: usize = 4096;
@@ -104,6 +104,20 @@ pub async fn tell_time(request: Request, next: Next) -> Response {
     let value = format!("{asked_ms},{}", clock::now_ms());
     if let Ok(value) = HeaderValue::from_str(&value) {
         response.headers_mut().insert(header::TIME, value);
+    }
+    response
+}
+
+/// A replica tells which nodes are between the caller and the master, itself first: a loop shows by it.
+pub async fn tell_path(State(app): State<App>, request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    if let Databases::Replica(replica) = &app.databases {
+        let upstream = replica.account().map(|account| account.upstream).unwrap_or_default();
+        let own = &app.identity.id;
+        let path = if upstream.is_empty() { own.clone() } else { format!("{own},{upstream}") };
+        if let Ok(value) = HeaderValue::from_str(&path) {
+            response.headers_mut().insert(header::PATH, value);
+        }
     }
     response
 }

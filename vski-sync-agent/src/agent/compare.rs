@@ -89,8 +89,10 @@ impl Agent {
                 // Another history at the same version.
                 return if position == target { Ok(()) } else { Err(AgentError::Lost { common: None }) };
             }
-            match self.context.source.changeset(&self.db, position, Duration::ZERO).await?.changes {
+            let held = self.held(position);
+            match self.context.source.changeset(&self.db, position, held, Duration::ZERO).await?.changes {
                 Changes::Entries(frames) => _ = self.apply(frames, target.version).await?,
+                Changes::ParentBehind => return Err(AgentError::ParentBehind),
                 Changes::AtHead => return Err(AgentError::Lost { common: None }),
                 Changes::Diverged { common } => return Err(AgentError::Lost { common }),
                 Changes::BelowBase { base } => return Err(AgentError::Pruned { base }),

@@ -45,9 +45,15 @@ pub enum SourceError {
         /// What the master said.
         reason: String,
     },
-    /// MASTER_URL leads to a replica, which does not serve other replicas.
-    #[error("use the node at MASTER_URL: it is a replica, set MASTER_URL to its master")]
-    NotAMaster,
+    /// MASTER_URL leads to a replica that follows this node, maybe through others.
+    #[error(
+        "follow the node at MASTER_URL: it follows this one ({path}): set MASTER_URL of one of them to the master, or \
+         REPLICA_ID where two nodes have the same"
+    )]
+    Loop {
+        /// The nodes on the way, with commas.
+        path: String,
+    },
     /// 404.
     #[error("find what {call} asks for: {reason}")]
     NotFound {
@@ -57,10 +63,12 @@ pub enum SourceError {
         reason: String,
     },
     /// 503 or 429: later.
-    #[error("use the master's {call}: it is overloaded or stopping")]
+    #[error("use the master's {call}: it cannot answer now: {reason}")]
     Overloaded {
         /// The call.
         call: &'static str,
+        /// What the master said.
+        reason: String,
         /// When it wants to be asked again.
         retry_after: Option<Duration>,
     },

@@ -25,7 +25,7 @@ async fn answering(respond: fn() -> Response) -> Source {
 }
 
 async fn changeset(source: &Source) -> Result<Answer, SourceError> {
-    source.changeset("default", Master::new().position(), Duration::ZERO).await
+    source.changeset("default", Master::new().position(), Duration::ZERO, Duration::ZERO).await
 }
 
 #[tokio::test]
@@ -34,8 +34,8 @@ async fn the_list_names_each_database_and_its_head() {
     let heads = [default.position(), shop.position()];
     let master = FakeMaster::start([("default", default), ("shop", shop)]).await;
     let listed = source(&master.url, SECRET).status(None, Duration::ZERO).await.unwrap();
-    assert_eq!(listed.iter().map(Listed::head).collect::<Vec<_>>(), heads);
-    assert_eq!(listed[1].name, "shop");
+    assert_eq!(listed.dbs.iter().map(Listed::head).collect::<Vec<_>>(), heads);
+    assert_eq!(listed.dbs[1].name, "shop");
 }
 
 #[tokio::test]

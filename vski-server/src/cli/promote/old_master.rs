@@ -7,7 +7,7 @@ use vski_replication::position::Position;
 use vski_sync_agent::config::SyncConfig;
 use vski_sync_agent::error;
 use vski_sync_agent::metrics::AgentMetrics;
-use vski_sync_agent::source::{Identity, Listed, Source, SourceError};
+use vski_sync_agent::source::{Identity, List, Source, SourceError};
 use vski_sync_agent::supervisor::{self, AgentConfig, Outcome};
 
 use super::super::Failure;
@@ -23,14 +23,16 @@ pub(super) enum Word {
     /// It is there and does not let this node follow it.
     Refuses(String),
     /// Where its databases stand.
-    Answers(Vec<Listed>),
+    Answers(List),
+    /// Where the databases of the replica stand that this node follows.
+    ReplicaAnswers(List),
 }
 
 impl Word {
     /// How many entries a copy lacks; `None` where that is not known.
     pub(super) fn missing(&self, name: &str, position: Position) -> Option<u64> {
-        let Self::Answers(listed) = self else { return None };
-        let head = listed.iter().find(|listed| listed.name == name)?.head();
+        let (Self::Answers(list) | Self::ReplicaAnswers(list)) = self else { return None };
+        let head = list.dbs.iter().find(|listed| listed.name == name)?.head();
         (head.epoch.generation >= position.epoch.generation).then(|| head.version.saturating_sub(position.version))
     }
 
@@ -41,6 +43,7 @@ impl Word {
             Self::Silent(reason) => format!("go on without the old master, which does not answer ({reason}),"),
             Self::Refuses(reason) => format!("refuse, unless forced, because of the old master ({reason})"),
             Self::Answers(_) => "fetch what is missing from the old master".to_owned(),
+            Self::ReplicaAnswers(_) => "fetch what is missing from the replica, not from the old master,".to_owned(),
         }
     }
 }
@@ -55,7 +58,8 @@ impl Promotion {
             Err(error) => return Word::Refuses(format!("{error:#}")),
         };
         match source.status(None, Duration::ZERO).await {
-            Ok(listed) => Word::Answers(listed),
+            Ok(list) if source.is_replica() => Word::ReplicaAnswers(list),
+            Ok(list) => Word::Answers(list),
             Err(error) if is_gone(&error) => Word::Silent(error::chain(&error)),
             Err(error) => Word::Refuses(error::chain(&error)),
         }
@@ -67,9 +71,13 @@ impl Promotion {
             println!("MASTER_URL is not set: nothing is fetched from the old master");
             return Ok((lock, node));
         };
-        let url = &sync.master_url;
-        match self.ask().await {
+        let (url, word) = (&sync.master_url, self.ask().await);
+        let who = if matches!(word, Word::ReplicaAnswers(_)) { "replica" } else { "old master" };
+        match word {
             Word::Answers(_) => {}
+            Word::ReplicaAnswers(_) => {
+                println!("the node at {url} is a replica: what the old master took beyond it is not here");
+            }
             Word::Refuses(reason) => {
                 self.insist(&format!("the old master at {url} answers and cannot be followed: {reason}"))?;
                 return Ok((lock, node));
@@ -83,12 +91,14 @@ impl Promotion {
         let outcome = self.sync(sync.clone(), lock, node).await?;
         let claimed = self.take().await?;
         match outcome {
-            Outcome::AtHead => println!("{} entries came from the old master", self.entries()?.saturating_sub(before)),
+            Outcome::AtHead => println!("{} entries came from the {who}", self.entries()?.saturating_sub(before)),
             Outcome::Failed(reason) | Outcome::Stopped(reason) => {
-                self.insist(&format!("the old master at {url} answers and its head was not reached: {reason}"))?;
+                self.insist(&format!("the {who} at {url} answers and its head was not reached: {reason}"))?;
             }
         }
-        println!("the old master at {url} still answers: stop it, what it takes from now on will be lost");
+        if who == "old master" {
+            println!("the old master at {url} still answers: stop it, what it takes from now on will be lost");
+        }
         Ok(claimed)
     }
 
