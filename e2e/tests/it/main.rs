@@ -38,6 +38,9 @@ mod big;
 /// A replica becomes the master, and the old master a replica.
 mod promote;
 
+/// A replica follows a replica.
+mod cascade;
+
 /// Starts that are refused, with one line that says what to do.
 mod startup;
 

@@ -74,7 +74,7 @@ impl Leased {
         let now = Instant::now();
         self.renewed = now;
         match &mut self.seen {
-            Some((_, renewed)) if now.duration_since(*renewed) < RENEW_EVERY => true,
+            Some((lease, renewed)) if now.duration_since(*renewed) < RENEW_EVERY => !lease.is_broken(),
             Some((lease, renewed)) => {
                 *renewed = now;
                 lease.renew().unwrap_or_else(|error| {
