@@ -41,6 +41,9 @@ pub mod snapshot;
 /// The digest of a JSON answer.
 pub mod digest;
 
+/// Which entries a replica's log has to keep for snapshots that its server gave out.
+pub mod lease;
+
 /// The tokens that nodes mint for each other from the shared secret.
 pub mod token;
 

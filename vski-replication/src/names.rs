@@ -26,13 +26,17 @@ pub fn is_database_name(name: &str) -> bool {
     (1..=63).contains(&name.len()) && name.chars().all(ok) && name.starts_with(|c: char| c.is_ascii_alphanumeric())
 }
 
-/// Routes of the replication protocol, on the master.
+/// Where a replica that serves others is behind the one that asks it: the state of the latter's copy, which waits.
+pub const PARENT_BEHIND: &str = "parent_behind";
+
+/// Routes of the replication protocol, on the master and on replicas that serve others.
 pub mod route {
     /// The databases and their positions. `?wait=<seconds>&known=<names>` waits for a change of the set.
     pub const STATUS: &str = "/api/replica/status";
     /// A database's schema. `?db=`, optionally `&version=` for the schema in force there.
     pub const SCHEMA_SYNC: &str = "/api/replica/schema-sync";
-    /// Entries after a position. `?db=&epoch=&version=&chain=&wait=<seconds>`.
+    /// Entries after a position. `?db=&epoch=&version=&chain=&wait=<seconds>`. With `&held=<ms>`, how long the caller
+    /// has had that position, a replica that is behind it says so as long as it cannot tell that the master is, too.
     pub const CHANGESET: &str = "/api/replica/changeset";
     /// A new snapshot's manifest. `?db=`. The file follows under `/{id}`.
     pub const SNAPSHOT: &str = "/api/replica/snapshot";
@@ -82,6 +86,18 @@ pub mod header {
     pub const TIME: &str = "x-vski-time";
     /// What the bytes of a JSON answer of the replication protocol hash to: see [`crate::digest`].
     pub const DIGEST: &str = "x-vski-digest";
+    /// From a replica that serves others: its id and those of the nodes above it, with commas, the nearest first.
+    pub const PATH: &str = "x-vski-path";
+    /// From a replica, with a changeset: the master's head position as it knows it.
+    pub const MASTER_HEAD: &str = "x-vski-master-head";
+    /// How long ago the master was known to have that head, ms.
+    pub const MASTER_HEAD_AGE: &str = "x-vski-master-head-age";
+    /// From a replica, with a changeset: how long ago it was known to hold the master's head, ms.
+    pub const LAG: &str = "x-vski-lag";
+    /// From a replica, with a changeset: the state of its own copy.
+    pub const STATE: &str = "x-vski-state";
+    /// [`super::PARENT_BEHIND`] with a 204, where the caller is further than the replica that it asked.
+    pub const STANDING: &str = "x-vski-standing";
     /// Where a write stands, on its answer: `<db>:<generation>-<epoch id>:<version>`.
     pub const POSITION: &str = "x-vski-position";
     /// What a read has to see at least: one or more of [`POSITION`]'s values, with commas.

@@ -28,7 +28,8 @@ const TABLES: &str = "
         last_contact_ms INTEGER,
         at_head_ms INTEGER,
         bootstrapped INTEGER NOT NULL,
-        updated_ms INTEGER NOT NULL
+        updated_ms INTEGER NOT NULL,
+        head_ms INTEGER
     );
     -- Tables of their own, so that programs of before and after them can use each other's files.
     CREATE TABLE IF NOT EXISTS errors (
@@ -49,6 +50,7 @@ const TABLES: &str = "
         PRIMARY KEY (replica, db)
     );
     CREATE TABLE IF NOT EXISTS clock (one INTEGER PRIMARY KEY CHECK (one = 1), skew_ms INTEGER NOT NULL);
+    CREATE TABLE IF NOT EXISTS upstream (one INTEGER PRIMARY KEY CHECK (one = 1), path TEXT NOT NULL);
     CREATE TABLE IF NOT EXISTS fingerprints (name TEXT PRIMARY KEY NOT NULL, fingerprint TEXT NOT NULL);";
 
 /// What a node does with its databases. Recorded at the first start; only promote and demote change it.
@@ -151,8 +153,10 @@ pub struct DatabaseState {
     pub detail: Option<String>,
     /// Where the local copy stands.
     pub position: Option<Position>,
-    /// Where the master stood at the last contact.
+    /// Where the master stood when that was last heard of, maybe through a replica in between.
     pub head: Option<Position>,
+    /// When it stood there, ms since 1970 by this node's clock; not later than that.
+    pub head_ms: Option<i64>,
     /// When the master last answered, ms since 1970 by this node's clock.
     pub last_contact_ms: Option<i64>,
     /// The last moment at which this node was known to hold the master's head.
@@ -188,6 +192,7 @@ impl DatabaseState {
             detail: None,
             position: None,
             head: None,
+            head_ms: None,
             last_contact_ms: None,
             at_head_ms: None,
             bootstrapped: false,
@@ -245,14 +250,13 @@ impl NodeDb {
         let conn = connection::writer(&path(dir))?;
         conn.execute_batch(TABLES)?;
         conn.execute_batch(promotion::TABLES)?;
-        let has_version: bool = conn.query_row(
-            "SELECT EXISTS (SELECT 1 FROM pragma_table_info('replicas') WHERE name = 'version')",
-            [],
-            |row| row.get(0),
-        )?;
-        if !has_version {
+        if !has_column(&conn, "replicas", "version")? {
             // A file from before replicas told their version.
             conn.execute_batch("ALTER TABLE replicas ADD COLUMN version TEXT")?;
+        }
+        if !has_column(&conn, "databases", "head_ms")? {
+            // A file from before replicas served others.
+            conn.execute_batch("ALTER TABLE databases ADD COLUMN head_ms INTEGER")?;
         }
         Ok(Self { conn })
     }
@@ -307,12 +311,29 @@ impl NodeDb {
         Ok(())
     }
 
+    /// The nodes between this one and its master, the nearest first, with commas; empty where there are none.
+    pub fn upstream(&self) -> rusqlite::Result<String> {
+        if !has_column(&self.conn, "upstream", "path")? {
+            return Ok(String::new());
+        }
+        let path = self.conn.prepare_cached("SELECT path FROM upstream")?.query_row([], |row| row.get(0)).optional()?;
+        Ok(path.unwrap_or_default())
+    }
+
+    /// Records the nodes between this one and its master.
+    pub fn set_upstream(&self, path: &str) -> rusqlite::Result<()> {
+        self.conn.prepare_cached("INSERT OR REPLACE INTO upstream VALUES (1, ?1)")?.execute([path])?;
+        Ok(())
+    }
+
     /// All databases the agent knows, by name.
     pub fn databases(&self) -> rusqlite::Result<Vec<DatabaseState>> {
-        let mut statement = self.conn.prepare_cached(
-            "SELECT name, state, detail, position, head, last_contact_ms, at_head_ms, bootstrapped
+        // A program of before may have made the file, and this one may only read it.
+        let head_ms = if has_column(&self.conn, "databases", "head_ms")? { "head_ms" } else { "NULL" };
+        let mut statement = self.conn.prepare_cached(&format!(
+            "SELECT name, state, detail, position, head, last_contact_ms, at_head_ms, bootstrapped, {head_ms}
              FROM databases ORDER BY name",
-        )?;
+        ))?;
         let mut states: Vec<DatabaseState> = statement.query_map([], state_row)?.collect::<Result<_, _>>()?;
         if self.has_table("errors")? {
             let mut errors = self.conn.prepare_cached("SELECT name, text, remedy, at_ms FROM errors WHERE db = ?1")?;
@@ -327,8 +348,10 @@ impl NodeDb {
     pub fn set_database(&self, state: &DatabaseState) -> rusqlite::Result<()> {
         fault::sql("node:database")?;
         let transaction = self.conn.unchecked_transaction()?;
-        let mut statement = transaction
-            .prepare_cached("INSERT OR REPLACE INTO databases VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)")?;
+        let mut statement = transaction.prepare_cached(
+            "INSERT OR REPLACE INTO databases (name, state, detail, position, head, last_contact_ms, at_head_ms,
+              bootstrapped, updated_ms, head_ms) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+        )?;
         statement.execute(params![
             state.name,
             state.state,
@@ -339,6 +362,7 @@ impl NodeDb {
             state.at_head_ms,
             state.bootstrapped,
             crate::clock::now_ms(),
+            state.head_ms,
         ])?;
         if let Some(LastError { name, text, remedy, at_ms }) = &state.last_error {
             transaction
@@ -440,6 +464,11 @@ fn path(dir: &DataDir) -> PathBuf {
     dir.private().join("node.db")
 }
 
+fn has_column(conn: &Connection, table: &str, column: &str) -> rusqlite::Result<bool> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM pragma_table_info(?1) WHERE name = ?2)";
+    conn.prepare_cached(sql)?.query_row([table, column], |row| row.get(0))
+}
+
 fn state_row(row: &Row<'_>) -> rusqlite::Result<DatabaseState> {
     Ok(DatabaseState {
         name: row.get(0)?,
@@ -451,6 +480,7 @@ fn state_row(row: &Row<'_>) -> rusqlite::Result<DatabaseState> {
         at_head_ms: row.get(6)?,
         bootstrapped: row.get(7)?,
         last_error: None,
+        head_ms: row.get(8)?,
     })
 }
 
@@ -488,18 +518,26 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_an_older_program_gets_a_place_for_the_clock_when_it_is_next_written() {
+    fn a_file_of_an_older_program_gets_what_it_lacks_when_it_is_next_written() {
         let temporary = tempfile::tempdir().unwrap();
         let dir = DataDir::open(temporary.path()).unwrap();
         let older = NodeDb::open(&dir).unwrap();
-        older.conn.execute_batch("DROP TABLE clock").unwrap();
+        older.conn.execute_batch("DROP TABLE clock; DROP TABLE upstream").unwrap();
+        let mut state = DatabaseState::new("default", "follow");
+        older.set_database(&state).unwrap();
+        older.conn.execute_batch("ALTER TABLE databases DROP COLUMN head_ms").unwrap();
         let reader = NodeDb::read(&dir).unwrap().expect("it exists");
         assert_eq!(reader.clock_skew_ms().unwrap(), None);
+        assert_eq!((reader.databases().unwrap(), reader.upstream().unwrap()), (vec![state.clone()], String::new()));
         let writer = NodeDb::open(&dir).unwrap();
         assert_eq!(reader.clock_skew_ms().unwrap(), None);
         writer.set_clock_skew_ms(5).unwrap();
         writer.set_clock_skew_ms(-7).unwrap();
         assert_eq!(reader.clock_skew_ms().unwrap(), Some(-7));
+        state.head_ms = Some(3);
+        writer.set_database(&state).unwrap();
+        writer.set_upstream("b,c").unwrap();
+        assert_eq!((reader.databases().unwrap(), reader.upstream().unwrap()), (vec![state], "b,c".to_owned()));
     }
 
     #[test]

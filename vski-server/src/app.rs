@@ -49,8 +49,8 @@ pub struct App {
     pub databases: Databases,
     /// How stale its reads may be.
     pub freshness: Freshness,
-    /// The replicas that were heard of; on a master.
-    pub replicas: Option<Arc<Replicas>>,
+    /// The replicas that were heard of.
+    pub replicas: Arc<Replicas>,
     /// What it counts.
     pub metrics: Arc<Metrics>,
     /// Cancelled when the process is asked to end: long polls answer at once.

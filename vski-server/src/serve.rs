@@ -17,10 +17,9 @@ use vski_sync_agent::supervisor::{AgentConfig, Supervisor};
 
 use crate::app::{App, Databases, Identity};
 use crate::config::{Config, FirstAdmin, ReplicaConfig, SyncAgent};
-use crate::http::state::MasterState;
+use crate::http::state::{MasterState, SourceState};
 use crate::http::{self, auth};
 use crate::metrics::Metrics;
-use crate::replication::compare::Compare;
 use crate::replication::replicas::Replicas;
 use crate::replication::retention::Keeper;
 use crate::replication::snapshot::Snapshots;
@@ -57,18 +56,14 @@ async fn run_master(config: Config, dir: DataDir, id: String, shutdown: Cancella
     let metrics = Arc::new(Metrics::new().map_err(one_line)?);
     let master = Arc::new(Master::open(&dir, &metrics).map_err(|error| error.describe())?);
     first_admin(&master, config.first_admin.clone()).await.map_err(|error| error.describe())?;
-    let snapshots = Arc::new(
-        Snapshots::new(&dir, &metrics).map_err(|error| format!("clear {}: {error}", dir.snapshots().display()))?,
-    );
+    let snapshots = Arc::new(Snapshots::new(&dir, &metrics).map_err(|error| not_cleared(&dir, &error))?);
     let pruning = Keeper::new(Arc::clone(&master), Arc::clone(&snapshots), config.retention);
     let pruning = tokio::spawn(pruning.keep(shutdown.clone()));
     let replicas = Arc::new(Replicas::new(node, config.retention, config.replica_forget_after).map_err(one_line)?);
     let keeper = tokio::spawn(Arc::clone(&replicas).keep(shutdown.clone()));
-    let mut app = app(&config, id, Databases::Master(Arc::clone(&master)), metrics, shutdown);
-    app.replicas = Some(Arc::clone(&replicas));
-    let compare = Arc::new(Compare::new(&snapshots));
-    let state = MasterState { app: app.clone(), master: Arc::clone(&master), snapshots, compare, replicas };
-    let router = http::master_router(state);
+    let app = app(&config, id, Databases::Master(Arc::clone(&master)), replicas, metrics, shutdown);
+    let state = MasterState { app: app.clone(), master: Arc::clone(&master) };
+    let router = http::master_router(state, SourceState::new(&app, snapshots));
 
     lock.set_admin(announce(&app, &listener)?).map_err(one_line)?;
     serve(listener, router, &app.shutdown).await?;
@@ -108,8 +103,12 @@ async fn run_replica(
     let metrics = Arc::new(Metrics::new().map_err(one_line)?);
     let databases = Arc::new(Replica::new(&dir, replica.sync.omit.clone()));
     tokio::spawn(Arc::clone(&databases).release_files(shutdown.clone()));
-    let databases = Databases::Replica(databases);
-    let app = app(&config, id.clone(), databases, metrics, shutdown);
+    // For replicas that follow this one.
+    let snapshots = Arc::new(Snapshots::beside_agent(&dir, &metrics).map_err(|error| not_cleared(&dir, &error))?);
+    tokio::spawn(Arc::clone(&snapshots).keep(shutdown.clone()));
+    let replicas = Arc::new(Replicas::in_memory(config.retention, config.replica_forget_after));
+    tokio::spawn(Arc::clone(&replicas).keep(shutdown.clone()));
+    let app = app(&config, id.clone(), Databases::Replica(databases), replicas, metrics, shutdown);
     let address = announce(&app, &listener)?;
     let agent = match claimed {
         Some((lock, node)) => {
@@ -122,7 +121,7 @@ async fn run_replica(
         }
         None => None,
     };
-    let router = http::replica_router(app.clone(), agent.clone());
+    let router = http::replica_router(SourceState::new(&app, snapshots), agent.clone());
     serve(listener, router, &app.shutdown).await?;
     if let Some(agent) = agent {
         agent.shutdown().await;
@@ -131,7 +130,14 @@ async fn run_replica(
     Ok(())
 }
 
-fn app(config: &Config, id: String, databases: Databases, metrics: Arc<Metrics>, shutdown: CancellationToken) -> App {
+fn app(
+    config: &Config,
+    id: String,
+    databases: Databases,
+    replicas: Arc<Replicas>,
+    metrics: Arc<Metrics>,
+    shutdown: CancellationToken,
+) -> App {
     let identity = Identity {
         id,
         role: config.role(),
@@ -143,10 +149,14 @@ fn app(config: &Config, id: String, databases: Databases, metrics: Arc<Metrics>,
         secrets: config.node.secrets.clone(),
         databases,
         freshness: config.freshness,
-        replicas: None,
+        replicas,
         metrics,
         shutdown,
     }
+}
+
+fn not_cleared(dir: &DataDir, error: &std::io::Error) -> StartError {
+    format!("clear {}: {error}", dir.snapshots().display())
 }
 
 async fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {

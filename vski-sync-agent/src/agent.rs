@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use vski_replication::changelog::Retention;
 use vski_replication::datadir::DataDir;
+use vski_replication::position::Position;
 
 use crate::apply::LocalCopy;
 use crate::backoff::{Backoff, Complaints};
@@ -25,6 +26,7 @@ use crate::{blocking, bootstrap, lineage};
 
 mod compare;
 mod follow;
+mod relayed;
 mod repair;
 
 use repair::Repeats;
@@ -67,7 +69,7 @@ enum State {
     Converge,
     /// The file is damaged or a stranger's: put it aside.
     SetAside,
-    /// At the head when last asked: wait until it is time to ask again.
+    /// At the head when last asked, or ahead of the replica that was asked: wait until it is time to ask again.
     Follow,
     /// Trying again would not help: wait until something changes.
     Stopped,
@@ -79,6 +81,7 @@ enum Event {
     Installed,
     Behind,
     AtHead,
+    ParentBehind,
     Due,
     Retry,
     Diverged,
@@ -92,7 +95,7 @@ fn next(state: State, event: Event, copy_exists: bool) -> State {
         (_, Event::Diverged) => State::Converge,
         (_, Event::Damaged) => State::SetAside,
         (State::Bootstrap, Event::Installed) => State::CatchUp,
-        (_, Event::AtHead) => State::Follow,
+        (_, Event::AtHead | Event::ParentBehind) => State::Follow,
         (State::Follow, Event::Due) | (_, Event::Behind) => State::CatchUp,
         (_, Event::Retry | Event::Due | Event::Installed) if copy_exists => State::CatchUp,
         (_, Event::Retry | Event::Due | Event::Installed) => State::Bootstrap,
@@ -120,6 +123,10 @@ pub(crate) struct Agent {
     complaints: Complaints,
     /// How often it has converged lately.
     repeats: Repeats,
+    /// Where the node at MASTER_URL stood when it last answered, whether it is a master or not.
+    source_head: Option<Position>,
+    /// Where this copy stands, and since when as far as this task knows.
+    stands: Option<(Position, Instant)>,
     /// The comparison that the requests under way asked for.
     verified: Option<Verified>,
     /// What a test makes the next step fail with.
@@ -151,6 +158,8 @@ impl Agent {
             backoff: Backoff::default(),
             complaints: Complaints::default(),
             repeats: Repeats::default(),
+            source_head: None,
+            stands: None,
             verified: None,
             #[cfg(test)]
             fault: None,
@@ -211,7 +220,9 @@ impl Agent {
             (Listing::Missing, _) => Err(AgentError::MissingOnMaster),
             (Listing::Present(listed), Some(copy)) => {
                 let local = (copy.database_id(), copy.position());
-                Ok(lineage::check(local, (listed.database_id, listed.head()))?)
+                // A replica may be an epoch behind this copy; what follows from that, its answer to the position tells.
+                let head = if self.context.source.is_replica() { copy.position() } else { listed.head() };
+                Ok(lineage::check(local, (listed.database_id, head))?)
             }
             _ => Ok(()),
         }
@@ -352,6 +363,7 @@ mod tests {
         assert_eq!(next(State::Follow, Event::Due, true), State::CatchUp);
         assert_eq!(next(State::Follow, Event::Behind, true), State::CatchUp);
         assert_eq!(next(State::Follow, Event::AtHead, true), State::Follow);
+        assert_eq!(next(State::CatchUp, Event::ParentBehind, true), State::Follow);
     }
 
     #[test]

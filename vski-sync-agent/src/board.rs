@@ -15,14 +15,17 @@ pub(crate) struct Board {
     states: Mutex<BTreeMap<String, DatabaseState>>,
     /// `None` once closed.
     writer: Mutex<Option<NodeWriter>>,
+    /// What node.db says is between this node and its master.
+    upstream: Mutex<String>,
     /// The agent's metrics.
     pub(crate) metrics: AgentMetrics,
 }
 
 impl Board {
-    /// An empty board.
+    /// An empty board. What was between this node and its master before is not known to be so any more.
     pub(crate) fn new(writer: NodeWriter, metrics: AgentMetrics) -> Self {
-        Self { states: Mutex::default(), writer: Mutex::new(Some(writer)), metrics }
+        writer.upstream("");
+        Self { states: Mutex::default(), writer: Mutex::new(Some(writer)), upstream: Mutex::default(), metrics }
     }
 
     /// Adds a database unless it is there.
@@ -66,6 +69,17 @@ impl Board {
         }
     }
 
+    /// The nodes between this one and its master.
+    pub(crate) fn upstream(&self, path: &str) {
+        let mut known = lock(&self.upstream);
+        if *known != path {
+            path.clone_into(&mut known);
+            if let Some(writer) = &*lock(&self.writer) {
+                writer.upstream(path);
+            }
+        }
+    }
+
     /// Removes a database that is not this node's business.
     pub(crate) fn forget(&self, db: &str) {
         lock(&self.states).remove(db);
@@ -73,11 +87,6 @@ impl Board {
         if let Some(writer) = &*lock(&self.writer) {
             writer.forget(db);
         }
-    }
-
-    /// Version of the master's head at the last contact; 0 if nothing was heard.
-    pub(crate) fn head_version(&self, db: &str) -> u64 {
-        lock(&self.states).get(db).and_then(|state| state.head).map_or(0, |head| head.version)
     }
 
     /// All databases, by name.

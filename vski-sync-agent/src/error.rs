@@ -53,6 +53,9 @@ pub enum AgentError {
         /// The last position both may share.
         common: Option<Position>,
     },
+    /// A replica in between does not have yet what it had a moment ago.
+    #[error("compare with the replica at MASTER_URL: it is behind this copy")]
+    ParentBehind,
     /// 410: the master's log begins after the local head.
     #[error("the master has pruned the entries after this copy's head{}", told(", its log begins at", *base))]
     Pruned {
@@ -170,6 +173,7 @@ impl AgentError {
             Self::Refused(Refusal::SplitBrain { .. }) => ErrorKind::SplitBrain,
             Self::MissingOnMaster => ErrorKind::MissingOnMaster,
             Self::Lost { .. } => ErrorKind::HistoryLost,
+            Self::ParentBehind => ErrorKind::ParentBehind,
             Self::Pruned { .. } => ErrorKind::HistoryPruned,
             Self::Conflict { .. } => ErrorKind::Conflict,
             Self::Unequal { .. } => ErrorKind::Unequal,

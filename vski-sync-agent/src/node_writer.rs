@@ -19,6 +19,7 @@ enum Message {
     Update { state: Box<DatabaseState>, at_once: bool },
     Forget(String),
     ClockSkew(i64),
+    Upstream(String),
     Flush(Sender<()>),
 }
 
@@ -51,6 +52,11 @@ impl NodeWriter {
     /// Records how far this node's clock is ahead of the master's.
     pub(crate) fn clock_skew(&self, skew_ms: i64) {
         self.send(Message::ClockSkew(skew_ms));
+    }
+
+    /// Records which nodes are between this one and its master.
+    pub(crate) fn upstream(&self, path: &str) {
+        self.send(Message::Upstream(path.to_owned()));
     }
 
     /// Returns once everything so far is written. Blocks for an fsync.
@@ -111,6 +117,7 @@ impl Worker {
                     report(self.node.forget_database(&db), &db);
                 }
                 Ok(Message::ClockSkew(skew_ms)) => self.skew_ms = Some(skew_ms),
+                Ok(Message::Upstream(path)) => report(self.node.set_upstream(&path), "*"),
                 Ok(Message::Flush(written)) => {
                     self.write_due(Duration::ZERO);
                     // Whoever asked may have gone.

@@ -1,11 +1,12 @@
-//! The master, over HTTP: one typed method per route of the replication protocol.
+//! The master, over HTTP: one typed method per route of the replication protocol. A replica may stand in between; it
+//! answers from its own log and passes on what it knows of the master ([`Relay`]).
 //!
 //! Each call carries a token minted for it, this node's id, address and boot id, and the trace it belongs to.
 //! Redirects are not followed (the token would travel along) and proxies from the environment are not used. A call
 //! waits a bounded time for an answer to begin and for each part of it to come, so that a connection that a
 //! partition has silenced is given up; a body's whole size is bounded too.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use reqwest::header::{ACCEPT_ENCODING, CONTENT_ENCODING, RANGE};
@@ -29,10 +30,12 @@ use crate::trace;
 mod client;
 mod clock_skew;
 mod error;
+mod relay;
 
 pub use client::Identity;
 use clock_skew::ClockSkew;
 pub use error::SourceError;
+pub use relay::Relay;
 
 /// How long an answer may take to begin, beyond the wait that was asked for.
 const ANSWER_MARGIN: Duration = Duration::from_secs(15);
@@ -57,6 +60,18 @@ pub struct Source {
     identity: Identity,
     /// This node's clock against the master's; shared by all clones.
     clock_skew: Arc<ClockSkew>,
+    /// The nodes between this one and the master by the last answer; shared by all clones.
+    upstream: Arc<Mutex<Option<String>>>,
+}
+
+/// The databases of the node that answered.
+#[derive(Debug, Default, Deserialize)]
+pub struct List {
+    /// Those that can be followed.
+    pub dbs: Vec<Listed>,
+    /// Names of those that a replica in between does not have yet.
+    #[serde(default)]
+    pub awaited: Vec<String>,
 }
 
 /// One database as the master lists it.
@@ -90,8 +105,10 @@ impl Listed {
 pub struct Answer {
     /// The master's database.
     pub database_id: DatabaseId,
-    /// Where the master stands.
+    /// Where the log ends that the answer is from: the master's, or that of a replica in between.
     pub head: Position,
+    /// What a replica in between knows of the master.
+    pub relay: Option<Relay>,
     /// When the question was sent, ms since 1970 by this node's clock.
     pub asked_ms: i64,
     /// When the answer began to arrive, likewise.
@@ -109,6 +126,8 @@ pub enum Changes {
     Entries(Vec<u8>),
     /// Nothing: the position is the master's head.
     AtHead,
+    /// Nothing yet: the replica that answered is behind the position itself, and the master may not be.
+    ParentBehind,
     /// The master's log lacks the position; they agree no later than `common`.
     Diverged {
         /// The last position both may share, if the master said so.
@@ -138,6 +157,19 @@ impl Schema {
 }
 
 impl Source {
+    /// The nodes between this one and the master, the nearest first, with commas; empty where a master answers itself,
+    /// `None` before the first answer.
+    #[must_use]
+    pub fn upstream(&self) -> Option<String> {
+        self.upstream.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether the last answer came from a replica.
+    #[must_use]
+    pub fn is_replica(&self) -> bool {
+        self.upstream().is_some_and(|path| !path.is_empty())
+    }
+
     /// How far this node's clock is ahead of the master's, ms, once an answer told.
     #[must_use]
     pub fn clock_skew_ms(&self) -> Option<i64> {
@@ -145,26 +177,28 @@ impl Source {
     }
 
     /// The databases and where they stand. With `known` names the master waits up to `wait` for another set of them.
-    pub async fn status(&self, known: Option<&[String]>, wait: Duration) -> Result<Vec<Listed>, SourceError> {
-        #[derive(Deserialize)]
-        struct Status {
-            dbs: Vec<Listed>,
-        }
+    pub async fn status(&self, known: Option<&[String]>, wait: Duration) -> Result<List, SourceError> {
         let mut query = Vec::new();
         if let Some(known) = known {
             query = vec![("wait", wait.as_secs().to_string()), ("known", known.join(","))];
         }
         let request = self.request(Method::GET, route::STATUS).query(&query);
         let response = self.send("status", request, wait + ANSWER_MARGIN).await?;
-        let status: Status = self.json("status", response).await?;
-        Ok(status.dbs)
+        self.json("status", response).await
     }
 
-    /// What follows `position`; the master waits up to `wait` for something to follow.
+    /// What follows `position`, which this copy has had for `held`; the master waits up to `wait` for something to follow.
     #[tracing::instrument(name = "pull", skip_all, fields(otel.kind = "client", db, version = position.version))]
-    pub async fn changeset(&self, db: &str, position: Position, wait: Duration) -> Result<Answer, SourceError> {
+    pub async fn changeset(
+        &self,
+        db: &str,
+        position: Position,
+        held: Duration,
+        wait: Duration,
+    ) -> Result<Answer, SourceError> {
         const CALL: &str = "changeset";
-        let request = self.about(Method::GET, db, position).query(&[("wait", wait.as_secs())]);
+        let query = [("wait", wait.as_secs()), ("held", u64::try_from(held.as_millis()).unwrap_or(u64::MAX))];
+        let request = self.about(Method::GET, db, position).query(&query);
         let request = request.header(ACCEPT_ENCODING, "zstd").header(header::FRAMES, names::TRACED_FRAMES);
         let asked_ms = clock::now_ms();
         let response = self.answer(CALL, request, wait + ANSWER_MARGIN).await?;
@@ -175,20 +209,23 @@ impl Source {
         }
         let database_id = client::header_value(CALL, &response, header::DATABASE_ID)?;
         let head = client::header_value(CALL, &response, header::HEAD)?;
+        let relay = Relay::told(CALL, &response)?;
+        let waits = response.headers().get(header::STANDING).is_some_and(|value| value == names::PARENT_BEHIND);
         let changes = match status {
+            StatusCode::NO_CONTENT if waits => Changes::ParentBehind,
             StatusCode::NO_CONTENT => Changes::AtHead,
             StatusCode::CONFLICT => Changes::Diverged { common: self.told(response, "common").await },
             StatusCode::GONE => Changes::BelowBase { base: self.told(response, "base").await },
             _ => Changes::Entries(self.frames(CALL, response).await?),
         };
         let pulled = trace::of_span(&Span::current());
-        Ok(Answer { database_id, head, asked_ms, answered_ms, changes, pulled })
+        Ok(Answer { database_id, head, relay, asked_ms, answered_ms, changes, pulled })
     }
 
     /// Whether the master's log has this position, or begins after it.
     pub async fn holds(&self, db: &str, position: Position) -> Result<bool, SourceError> {
         const CALL: &str = "changeset";
-        // HEAD: whether, not what.
+        // HEAD: whether, not what. Without `held` a replica that is behind says what its log says.
         let response = self.answer(CALL, self.about(Method::HEAD, db, position), ANSWER_MARGIN).await?;
         match response.status() {
             StatusCode::OK | StatusCode::NO_CONTENT | StatusCode::GONE => Ok(true),

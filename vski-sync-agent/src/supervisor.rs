@@ -28,7 +28,7 @@ use crate::fs;
 use crate::metrics::AgentMetrics;
 use crate::node_writer::NodeWriter;
 use crate::round::Inbox;
-use crate::source::{Identity, Listed, Source, SourceError};
+use crate::source::{Identity, List, Listed, Source, SourceError};
 
 mod handle;
 
@@ -187,7 +187,7 @@ impl Supervisor {
     }
 
     /// Waits until the list is due and asks for it. Dropped half-way, it is simply asked again.
-    async fn next_list(&self) -> Result<Vec<Listed>, SourceError> {
+    async fn next_list(&self) -> Result<List, SourceError> {
         match self.due {
             Some(due) => tokio::time::sleep_until(due).await,
             None => std::future::pending().await,
@@ -196,7 +196,7 @@ impl Supervisor {
         self.context.source.status(known, STREAM_STATUS_WAIT).await
     }
 
-    fn heard(&mut self, listed: Result<Vec<Listed>, SourceError>) {
+    fn heard(&mut self, listed: Result<List, SourceError>) {
         match listed {
             Ok(listed) => {
                 self.backoff.reset();
@@ -229,7 +229,7 @@ impl Supervisor {
     }
 
     /// Takes over a new list: new databases start, missing ones are told.
-    fn observe(&mut self, listed: Vec<Listed>) {
+    fn observe(&mut self, List { dbs: listed, awaited }: List) {
         let mut known: Vec<String> = listed.iter().map(|listed| listed.name.clone()).collect();
         known.sort();
         self.known = Some(known);
@@ -238,10 +238,13 @@ impl Supervisor {
             .filter(|listed| !self.omit.contains(&listed.name) && names::is_database_name(&listed.name))
             .map(|listed| (listed.name.clone(), listed))
             .collect();
+        let is_offered = |name: &String| !self.omit.contains(name) && names::is_database_name(name);
+        let awaited: BTreeSet<String> = awaited.into_iter().filter(is_offered).collect();
         let board = &self.context.board;
         // All of them before any task runs: ready means that all are there, not the first one.
-        followed.keys().for_each(|name| board.register(DatabaseState::new(name, "bootstrap")));
-        let missing = |name: &String| !followed.contains_key(name);
+        let all = followed.keys().chain(&awaited);
+        all.for_each(|name| board.register(DatabaseState::new(name, "bootstrap")));
+        let missing = |name: &String| !followed.contains_key(name) && !awaited.contains(name);
         for name in self.tasks.keys().filter(|name| missing(name)).cloned().collect::<Vec<_>>() {
             self.missing(&name);
         }

@@ -50,6 +50,9 @@ mod promote;
 /// A replica takes its living master's place under load.
 mod handover;
 
+/// A replica follows a replica.
+mod cascade;
+
 /// Starts that are refused, with one line that says what to do.
 mod startup;
 

@@ -19,7 +19,7 @@ fn master(cluster: &Cluster) -> Result<Node> {
 }
 
 /// Runs the command with the settings of the replica's agent.
-fn verify(replica: &Node, arguments: &[&str]) -> Result<Finished> {
+pub(crate) fn verify(replica: &Node, arguments: &[&str]) -> Result<Finished> {
     let program = replica.agent.as_ref().unwrap_or(&replica.server);
     let settings = program.subcommand(&["verify"]);
     let mut command = process::command(programs::agent()?);

@@ -184,7 +184,7 @@ impl Target {
             Self::Directory { master, .. } => {
                 let node = NodeDb::open(master.dir()).map_err(Failure::setup)?;
                 let replicas = Replicas::new(node, retention, forget_after).map_err(Failure::setup)?;
-                let rows = verdict::rows(master, &replicas, clock::now_ms()).await;
+                let rows = verdict::rows(|db| master.reader(db), &replicas, clock::now_ms()).await;
                 rows.map_err(|error| Failure::work(error.describe()))
             }
         }

@@ -12,13 +12,13 @@ use vski_replication::names::route;
 
 use super::error::ApiError;
 use super::extract::{Params, Peer};
-use super::state::MasterState;
+use super::state::SourceState;
 use crate::replication::compare::Compare;
 use crate::store::error::StoreError;
 
 /// `ranges` is the overview, `ranges?table=` one table's ranges. `rows?table=&range=&through=` the hashes of the rows of
 /// some ranges, `rows?table=&range=&places=1,5` or `places=all` rows of one range.
-pub fn router() -> Router<MasterState> {
+pub fn router() -> Router<SourceState> {
     let base = format!("{}/{{id}}", route::SNAPSHOT);
     Router::new().route(&format!("{base}/ranges"), get(ranges)).route(&format!("{base}/rows"), get(rows))
 }

@@ -126,10 +126,8 @@ async fn metrics(State(app): State<App>) -> Result<Response, ApiError> {
             metric.with_label_values(&[&name]).set(i64::try_from(value).unwrap_or(i64::MAX));
         }
     }
-    if let (Databases::Master(master), Some(replicas)) = (&app.databases, &app.replicas) {
-        let rows = verdict::rows(master, replicas, clock::now_ms()).await?;
-        app.metrics.observe_replicas(&rows);
-    }
+    let rows = verdict::rows(|db| app.reader(db), &app.replicas, clock::now_ms()).await?;
+    app.metrics.observe_replicas(&rows);
     let text = app.metrics.encode().map_err(|error| {
         ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, format!("the metrics could not be encoded: {error}"))
     })?;

@@ -15,7 +15,7 @@ use vski_replication::node::Role;
 use vski_replication::{clock, digest};
 
 use super::error::ApiError;
-use crate::app::App;
+use crate::app::{App, Databases};
 use crate::trace;
 
 /// Longest text of a refusal that is passed on, bytes.
@@ -128,6 +128,20 @@ pub async fn seal(request: Request, next: Next) -> Response {
     let digest = HeaderValue::from_str(&digest::of(&body)).expect("hex digits are header text");
     parts.headers.insert(header::DIGEST, digest);
     Response::from_parts(parts, body.into())
+}
+
+/// A replica tells which nodes are between the caller and the master, itself first: a loop shows by it.
+pub async fn tell_path(State(app): State<App>, request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    if let Databases::Replica(replica) = &app.databases {
+        let upstream = replica.account().map(|account| account.upstream).unwrap_or_default();
+        let own = &app.identity.id;
+        let path = if upstream.is_empty() { own.clone() } else { format!("{own},{upstream}") };
+        if let Ok(value) = HeaderValue::from_str(&path) {
+            response.headers_mut().insert(header::PATH, value);
+        }
+    }
+    response
 }
 
 /// On a replica a write is refused before authentication, body and path are looked at (the specification's text).

@@ -18,7 +18,7 @@ mod sql;
 /// Admins: log in, make.
 pub mod auth;
 
-/// What replicas ask a master.
+/// What replicas ask the node that they follow.
 mod replica;
 
 /// What replicas ask about a snapshot's content.
@@ -54,11 +54,11 @@ use axum::{Router, middleware};
 use vski_sync_agent::supervisor::AgentHandle;
 
 use self::error::ApiError;
-use self::state::MasterState;
+use self::state::{MasterState, SourceState};
 use crate::app::App;
 
 /// Everything a master answers.
-pub fn master_router(state: MasterState) -> Router {
+pub fn master_router(state: MasterState, source: SourceState) -> Router {
     let app = state.app.clone();
     let routes = Router::new()
         .merge(databases::write_router())
@@ -66,17 +66,26 @@ pub fn master_router(state: MasterState) -> Router {
         .merge(records::write_router())
         .merge(auth::write_router())
         .merge(sql::write_router())
-        .merge(replica::master_router())
-        .merge(compare::router())
         .merge(handover::router())
         .with_state(state);
-    with_layers(routes.merge(read_routes(&app)), app)
+    with_layers(routes.merge(source_routes(source)).merge(read_routes(&app)), app)
 }
 
 /// Everything a replica answers. There is no writer in its state, so no route of it can write.
-pub fn replica_router(app: App, agent: Option<AgentHandle>) -> Router {
-    let routes = Router::new().merge(sync::router(app.clone(), agent)).merge(read_routes(&app));
-    with_layers(routes, app)
+pub fn replica_router(source: SourceState, agent: Option<AgentHandle>) -> Router {
+    let app = source.app.clone();
+    let routes = Router::new().merge(sync::router(app.clone(), agent)).merge(source_routes(source));
+    with_layers(routes.merge(read_routes(&app)), app)
+}
+
+/// What replicas ask, of a master or of a replica in between.
+fn source_routes(state: SourceState) -> Router {
+    let app = state.app.clone();
+    Router::new()
+        .merge(replica::router())
+        .merge(compare::router())
+        .route_layer(middleware::from_fn_with_state(app, layers::tell_path))
+        .with_state(state)
 }
 
 /// What both roles answer from their own files.
@@ -87,7 +96,6 @@ fn read_routes(app: &App) -> Router {
         .merge(databases::read_router())
         .merge(data.route_layer(middleware::from_fn_with_state(app.clone(), freshness::gate)))
         .merge(auth::read_router())
-        .merge(replica::read_router())
         .with_state(app.clone())
 }
 

@@ -1,4 +1,5 @@
-//! What replicas ask a master (docs/ARCHITECTURE.md has the protocol). Every call carries a replica's token.
+//! What replicas ask the node that they follow, a master or a replica in between (docs/ARCHITECTURE.md has the
+//! protocol). Every call carries a replica's token.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +11,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router, middleware};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 use tower::ServiceExt;
 use tower_http::services::ServeFile;
 use vski_replication::changelog::{self, Head, Standing};
@@ -22,12 +24,12 @@ use vski_replication::{clock, schema};
 use super::error::ApiError;
 use super::extract::{Body, Params, Peer};
 use super::layers;
-use super::state::MasterState;
-use crate::app::App;
-use crate::replication::replicas::Replicas;
+use super::state::SourceState;
+use crate::app::{App, Databases};
+use crate::replication::relay::{self, Relay};
 use crate::replication::snapshot::Snapshots;
-use crate::replication::{status, verdict};
-use crate::store::master::Master;
+use crate::replication::status::{self, Status};
+use crate::replication::verdict;
 
 /// Longest a long poll waits, seconds.
 const MAX_WAIT_SECONDS: u64 = 60;
@@ -38,17 +40,11 @@ const BATCH_BYTES: usize = 8 << 20;
 /// zstd's level for entries: fast, and most of the gain.
 const COMPRESSION_LEVEL: i32 = 1;
 
-/// `GET /api/replica/status` and `schema-sync`: answered from this node's own files.
-pub fn read_router() -> Router<App> {
+/// `GET /api/replica/status`, `schema-sync`, `changeset`, `snapshot`, `snapshot/{id}`, `replicas`; `POST session`.
+pub fn router() -> Router<SourceState> {
     Router::new()
         .route(route::STATUS, get(status))
         .route(route::SCHEMA_SYNC, get(schema_sync))
-        .route_layer(middleware::from_fn(layers::tell_time))
-}
-
-/// `GET changeset`, `GET snapshot`, `GET snapshot/{id}`, `POST session`, `GET replicas`.
-pub fn master_router() -> Router<MasterState> {
-    Router::new()
         .route(route::CHANGESET, get(changeset))
         .route(route::SNAPSHOT, get(snapshot))
         .route(&format!("{}/{{id}}", route::SNAPSHOT), get(snapshot_file))
@@ -67,13 +63,13 @@ async fn status(
     State(app): State<App>,
     _peer: Peer,
     Params(params): Params<StatusParams>,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<Status>, ApiError> {
     let known: Option<Vec<&str>> =
         params.known.as_deref().map(|known| known.split(',').filter(|name| !name.is_empty()).collect());
     if let (Some(wait), Some(known)) = (params.wait, known) {
         status::wait_for_other_set(&app, &known, Duration::from_secs(wait.min(MAX_WAIT_SECONDS))).await;
     }
-    Ok(Json(json!({ "dbs": status::databases(&app).await? })))
+    Ok(Json(status::databases(&app).await?))
 }
 
 #[derive(Deserialize)]
@@ -118,10 +114,16 @@ struct ChangesetParams {
     version: u64,
     chain: Chain,
     wait: Option<u64>,
+    /// How long the caller has been there, ms: it is ready to wait for a replica that is behind it.
+    held: Option<i64>,
 }
 
 /// What the log has for a peer, read in one transaction.
 struct Found {
+    /// What a replica passes on of its master.
+    relay: Option<Relay>,
+    /// The peer is further than this replica, and waits for it.
+    waits: bool,
     head: Head,
     database_id: DatabaseId,
     standing: Standing,
@@ -130,46 +132,69 @@ struct Found {
 }
 
 async fn changeset(
-    State(state): State<MasterState>,
+    State(app): State<App>,
     peer: Peer,
     Params(params): Params<ChangesetParams>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let peer = peer.require_replica()?;
     let position = Position { epoch: params.epoch, version: params.version, chain: params.chain };
-    let database = state.master.database(&params.db)?;
-    let mut head = database.writer.head();
-    head.mark_unchanged();
-    let mut found = find(&database, position).await?;
-    if found.standing == Standing::AtHead && params.wait.is_some_and(|wait| wait > 0) {
-        let wait = Duration::from_secs(params.wait.unwrap_or(0).min(MAX_WAIT_SECONDS));
-        tokio::select! {
-            _ = head.changed() => found = find(&database, position).await?,
-            () = tokio::time::sleep(wait) => {}
-            () = state.app.shutdown.cancelled() => {}
+    let deadline = Instant::now() + Duration::from_secs(params.wait.unwrap_or(0).min(MAX_WAIT_SECONDS));
+    let found = loop {
+        let found = find(&app, &params.db, position, params.held).await?;
+        let has_news = found.standing != Standing::AtHead && !found.waits;
+        if has_news || Instant::now() >= deadline || !news(&app, &params.db, position, found.waits, deadline).await? {
+            break found;
         }
-    }
+    };
     if matches!(found.standing, Standing::AtHead | Standing::Behind) {
         // The position sent is the acknowledgement.
-        state.replicas.heard(&peer, &params.db, position);
+        app.replicas.heard(&peer, &params.db, position);
     }
     answer(found, &headers)
 }
 
-async fn find(database: &crate::store::database::Database, peer: Position) -> Result<Found, ApiError> {
-    let found = database.reader.read(move |conn| {
+/// Waits until the log may have something else to say to `peer`, or the deadline; `false` at the end of this process.
+async fn news(app: &App, db: &str, peer: Position, waits: bool, deadline: Instant) -> Result<bool, ApiError> {
+    let is_news = |head: &Head| if waits { !relay::is_ahead(peer, head.position) } else { head.position != peer };
+    let news = async {
+        match &app.databases {
+            Databases::Master(master) => {
+                let mut head = master.database(db)?.writer.head();
+                drop(head.wait_for(is_news).await);
+            }
+            Databases::Replica(replica) => {
+                // Without a head the file is gone, which is news too.
+                let mut heads = replica.heads(db);
+                let seen = heads.wait_for(Option::is_some).await.is_ok();
+                if seen {
+                    drop(heads.wait_for(|head| head.as_ref().is_none_or(is_news)).await);
+                }
+            }
+        }
+        Ok(true)
+    };
+    tokio::select! {
+        news = news => news,
+        () = tokio::time::sleep_until(deadline) => Ok(true),
+        () = app.shutdown.cancelled() => Ok(false),
+    }
+}
+
+async fn find(app: &App, db: &str, peer: Position, held_ms: Option<i64>) -> Result<Found, ApiError> {
+    // Before the log, which then holds at least what this says.
+    let relay = Relay::of(app, db)?;
+    let reader = app.reader(db)?;
+    let found = reader.read(move |conn| {
+        let (head, base) = (changelog::head(conn)?, changelog::base(conn)?.position);
+        let asks = |relay: &Relay| held_ms.is_some_and(|held| relay.asks_to_wait(peer, head.position, held));
+        let waits = relay.as_ref().is_some_and(asks);
         let standing = changelog::standing(conn, peer)?;
         let entries = match standing {
             Standing::Behind => changelog::read_after(conn, peer.version, BATCH_BYTES)?,
             _ => Vec::new(),
         };
-        Ok(Found {
-            head: changelog::head(conn)?,
-            database_id: changelog::database_id(conn)?,
-            base: changelog::base(conn)?.position,
-            standing,
-            entries,
-        })
+        Ok(Found { head, database_id: changelog::database_id(conn)?, base, standing, entries, relay, waits })
     });
     Ok(found.await?)
 }
@@ -181,6 +206,13 @@ fn answer(found: Found, request: &HeaderMap) -> Result<Response, ApiError> {
     headers.insert(header::HEAD, text(found.head.position.to_string()));
     headers.insert(header::DATABASE_ID, text(found.database_id.to_string()));
     headers.insert(header::SCHEMA_HASH, text(found.head.schema_hash.to_string()));
+    if let Some(relay) = &found.relay {
+        relay.tell(&mut headers);
+    }
+    if found.waits {
+        headers.insert(header::STANDING, HeaderValue::from_static(names::PARENT_BEHIND));
+        return Ok((StatusCode::NO_CONTENT, headers).into_response());
+    }
     let head = found.head.position;
     let refusal = match found.standing {
         Standing::AtHead => return Ok((StatusCode::NO_CONTENT, headers).into_response()),
@@ -225,14 +257,21 @@ struct SnapshotParams {
 }
 
 async fn snapshot(
-    State(master): State<Arc<Master>>,
+    State(app): State<App>,
     State(snapshots): State<Arc<Snapshots>>,
     peer: Peer,
     Params(params): Params<SnapshotParams>,
 ) -> Result<Json<Manifest>, ApiError> {
     peer.require_replica()?;
-    let reader = master.reader(&params.db)?;
-    Ok(Json(snapshots.take(&reader, params.version.unwrap_or(0)).await?))
+    let (reader, wanted) = (app.reader(&params.db)?, params.version.unwrap_or(0));
+    if matches!(app.databases, Databases::Replica(_)) {
+        let here = reader.read(|conn| Ok(changelog::head(conn)?.position.version)).await?;
+        if here < wanted {
+            let message = format!("this replica is at version {here} itself, not at {wanted} yet: try again shortly");
+            return Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, message));
+        }
+    }
+    Ok(Json(snapshots.take(&reader, wanted).await?))
 }
 
 async fn snapshot_file(
@@ -266,31 +305,22 @@ struct Session {
 }
 
 /// A replica that has just replaced its copy says where it starts: its own row, never another's.
-async fn session(
-    State(master): State<Arc<Master>>,
-    State(replicas): State<Arc<Replicas>>,
-    peer: Peer,
-    body: Body<Session>,
-) -> Result<StatusCode, ApiError> {
+async fn session(State(app): State<App>, peer: Peer, body: Body<Session>) -> Result<StatusCode, ApiError> {
     let peer = peer.require_replica()?;
     let Session { db, position } = body.value;
     if !names::is_database_name(&db) {
         return Err(ApiError::bad_request(format!("db must be {}", names::DATABASE_NAME_RULE)));
     }
-    let standing = master.reader(&db)?.read(move |conn| Ok(changelog::standing(conn, position)?)).await?;
+    let standing = app.reader(&db)?.read(move |conn| Ok(changelog::standing(conn, position)?)).await?;
     if matches!(standing, Standing::Diverged { .. }) {
         return Err(ApiError::new(StatusCode::CONFLICT, "this log does not contain the position sent"));
     }
-    replicas.heard(&peer, &db, position);
+    app.replicas.heard(&peer, &db, position);
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// For replicas and admins.
-async fn list_replicas(
-    State(master): State<Arc<Master>>,
-    State(replicas): State<Arc<Replicas>>,
-    _peer: Peer,
-) -> Result<Json<Value>, ApiError> {
-    let rows = verdict::rows(&master, &replicas, clock::now_ms()).await?;
+async fn list_replicas(State(app): State<App>, _peer: Peer) -> Result<Json<Value>, ApiError> {
+    let rows = verdict::rows(|db| app.reader(db), &app.replicas, clock::now_ms()).await?;
     Ok(Json(json!({ "replicas": rows })))
 }

@@ -1,4 +1,4 @@
-//! Who can write: handlers that change something take the master, which a replica's router does not have.
+//! Who can do what: handlers that change something take the master, which a replica's router does not have.
 
 use std::sync::Arc;
 
@@ -6,23 +6,35 @@ use axum::extract::FromRef;
 
 use crate::app::App;
 use crate::replication::compare::Compare;
-use crate::replication::replicas::Replicas;
 use crate::replication::snapshot::Snapshots;
 use crate::store::master::Master;
 
-/// The state of a master's routes.
+/// The state of the routes that write.
 #[derive(Clone)]
 pub struct MasterState {
     /// What every route has.
     pub app: App,
     /// The databases, for writing.
     pub master: Arc<Master>,
+}
+
+/// The state of the routes that replicas ask, on a master and on a replica that others follow.
+#[derive(Clone)]
+pub struct SourceState {
+    /// What every route has.
+    pub app: App,
     /// Copies on offer.
     pub snapshots: Arc<Snapshots>,
     /// What is in those copies.
     pub compare: Arc<Compare>,
-    /// The replicas that were heard of.
-    pub replicas: Arc<Replicas>,
+}
+
+impl SourceState {
+    /// Offers these copies.
+    pub fn new(app: &App, snapshots: Arc<Snapshots>) -> Self {
+        let compare = Arc::new(Compare::new(&snapshots));
+        Self { app: app.clone(), snapshots, compare }
+    }
 }
 
 impl FromRef<MasterState> for App {
@@ -37,20 +49,20 @@ impl FromRef<MasterState> for Arc<Master> {
     }
 }
 
-impl FromRef<MasterState> for Arc<Snapshots> {
-    fn from_ref(state: &MasterState) -> Self {
+impl FromRef<SourceState> for App {
+    fn from_ref(state: &SourceState) -> Self {
+        state.app.clone()
+    }
+}
+
+impl FromRef<SourceState> for Arc<Snapshots> {
+    fn from_ref(state: &SourceState) -> Self {
         Arc::clone(&state.snapshots)
     }
 }
 
-impl FromRef<MasterState> for Arc<Replicas> {
-    fn from_ref(state: &MasterState) -> Self {
-        Arc::clone(&state.replicas)
-    }
-}
-
-impl FromRef<MasterState> for Arc<Compare> {
-    fn from_ref(state: &MasterState) -> Self {
+impl FromRef<SourceState> for Arc<Compare> {
+    fn from_ref(state: &SourceState) -> Self {
         Arc::clone(&state.compare)
     }
 }

@@ -1,13 +1,16 @@
-//! The server's part in replication: what a master tells replicas of itself, the copies it offers, whom it has seen,
-//! and on both sides whether a write has arrived.
+//! The server's part in replication: what a node tells replicas of itself, the copies it offers, whom it has seen, and
+//! whether a write has arrived. A replica does all of this too, for replicas that follow it.
 
 /// Databases and their positions, as replicas see them.
 pub mod status;
 
+/// What a replica passes on of its master.
+pub mod relay;
+
 /// Copies of databases for replicas that have none.
 pub mod snapshot;
 
-/// Pruning of the logs.
+/// Pruning of a master's logs.
 pub mod retention;
 
 /// How each replica is doing.

@@ -1,4 +1,5 @@
-//! The replicas that were heard of: their positions are kept in memory and written to node.db once a second.
+//! The replicas that were heard of: their positions are kept in memory, and on a master written to node.db once a
+//! second. A replica's node.db is the agent's to write, so a replica's server forgets its own replicas when it ends.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,7 +22,8 @@ const FLUSH: Duration = Duration::from_secs(1);
 /// Replicas by id and database; a replica that is not on this list is added when it calls.
 pub struct Replicas {
     heard: Mutex<Heard>,
-    node: Mutex<NodeDb>,
+    /// `None` on a replica.
+    node: Option<Mutex<NodeDb>>,
     /// What the logs keep.
     retention: Retention,
     /// A replica that was silent for this long is forgotten.
@@ -84,7 +86,13 @@ impl Replicas {
     pub fn new(node: NodeDb, retention: Retention, forget_after: Duration) -> rusqlite::Result<Self> {
         let seen = node.replicas()?.into_iter().map(|seen| ((seen.replica.clone(), seen.db.clone()), seen)).collect();
         let heard = Mutex::new(Heard { seen, ..Heard::default() });
-        Ok(Self { heard, node: Mutex::new(node), retention, forget_after, counts: Mutex::default() })
+        Ok(Self { heard, node: Some(Mutex::new(node)), retention, forget_after, counts: Mutex::default() })
+    }
+
+    /// Starts with none, and keeps them in memory only.
+    #[must_use]
+    pub fn in_memory(retention: Retention, forget_after: Duration) -> Self {
+        Self { heard: Mutex::default(), node: None, retention, forget_after, counts: Mutex::default() }
     }
 
     /// What the logs keep.
@@ -170,8 +178,10 @@ impl Replicas {
 
     fn flush(&self) -> rusqlite::Result<()> {
         let oldest_ms = self.oldest_ms(clock::now_ms());
-        if self.forget(oldest_ms) {
-            lock(&self.node).forget_replicas(oldest_ms)?;
+        let forgotten = self.forget(oldest_ms);
+        let Some(node) = &self.node else { return Ok(()) };
+        if forgotten {
+            lock(node).forget_replicas(oldest_ms)?;
         }
         let news: Vec<_> = {
             let mut heard = lock(&self.heard);
@@ -181,7 +191,7 @@ impl Replicas {
         if news.is_empty() {
             return Ok(());
         }
-        lock(&self.node).set_replicas(&news)
+        lock(node).set_replicas(&news)
     }
 }
 
@@ -251,7 +261,7 @@ mod tests {
         assert_eq!(open().seen(now_ms)[0].0.version.as_deref(), Some("1.2.3"));
         assert!(replicas.seen(now_ms + 61_000).is_empty());
         assert!(replicas.forget(now_ms + 1) && !replicas.forget(now_ms + 1));
-        lock(&replicas.node).forget_replicas(now_ms + 1).unwrap();
+        lock(replicas.node.as_ref().unwrap()).forget_replicas(now_ms + 1).unwrap();
         assert!(open().seen(now_ms).is_empty());
     }
 }

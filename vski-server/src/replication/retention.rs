@@ -24,8 +24,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How often a log is pruned that does not grow.
 const PRUNE_EVERY: Duration = Duration::from_secs(60);
 
-/// How far a log may exceed RETENTION_BYTES for the sake of a leased snapshot: this many times the limit.
-pub const LEASE_FACTOR: u64 = 4;
+pub use vski_replication::lease::LEASE_FACTOR;
 
 /// Keeps the logs of a master within their limits.
 pub struct Keeper {

@@ -13,7 +13,9 @@ use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 use rusqlite::backup::{Backup, StepResult};
+use tokio_util::sync::CancellationToken;
 use vski_replication::datadir::DataDir;
+use vski_replication::lease::{LEASE, Lease};
 use vski_replication::position::hex;
 use vski_replication::snapshot::{CHUNK_BYTES, Manifest};
 use vski_replication::{changelog, connection, fault};
@@ -22,14 +24,17 @@ use crate::metrics::Metrics;
 use crate::store::error::StoreError;
 use crate::store::reader::Reader;
 
-/// How long a copy stays after the last request for it.
-const LEASE: Duration = Duration::from_secs(600);
-
 /// A copy younger than this is offered to the next who asks.
 const SHARED_FOR: Duration = Duration::from_secs(60);
 
 /// Pages copied between two looks at the disk.
 const STEP_PAGES: i32 = 4096;
+
+/// How often a lease that another process sees is renewed at most.
+const RENEW_EVERY: Duration = Duration::from_secs(5);
+
+/// How often copies are looked for that nobody asks for any more, where pruning does not look.
+const SWEEP_EVERY: Duration = Duration::from_secs(10);
 
 /// Free bytes that a copy leaves for the database itself.
 const FREE_MARGIN: u64 = 64 << 20;
@@ -43,6 +48,8 @@ const BROKEN_LIMIT: usize = 64;
 /// The copies on offer.
 pub struct Snapshots {
     dir: DataDir,
+    /// Whether another process prunes the log, and has to see the leases.
+    agent_prunes: bool,
     metrics: Arc<Metrics>,
     leased: Mutex<HashMap<String, Leased>>,
     /// By database, where the copy stands that is being made: nobody has its lease yet.
@@ -57,16 +64,47 @@ struct Leased {
     manifest: Manifest,
     made: Instant,
     renewed: Instant,
+    /// What the agent sees of it, on a replica, and when that was renewed.
+    seen: Option<(Lease, Instant)>,
+}
+
+impl Leased {
+    /// Starts the lease anew. `false`: the agent has broken it.
+    fn renew(&mut self) -> bool {
+        let now = Instant::now();
+        self.renewed = now;
+        match &mut self.seen {
+            Some((lease, renewed)) if now.duration_since(*renewed) < RENEW_EVERY => !lease.is_broken(),
+            Some((lease, renewed)) => {
+                *renewed = now;
+                lease.renew().unwrap_or_else(|error| {
+                    tracing::warn!(%error, "a snapshot's lease cannot be renewed: the agent may prune what follows it");
+                    true
+                })
+            }
+            None => true,
+        }
+    }
 }
 
 impl Snapshots {
-    /// Starts without copies: those of an earlier process are removed.
+    /// Those of a master. Starts without copies: those of an earlier process are removed.
     pub fn new(dir: &DataDir, metrics: &Arc<Metrics>) -> std::io::Result<Self> {
+        Self::start(dir, metrics, false)
+    }
+
+    /// Those of a replica, whose log the agent prunes.
+    pub fn beside_agent(dir: &DataDir, metrics: &Arc<Metrics>) -> std::io::Result<Self> {
+        Self::start(dir, metrics, true)
+    }
+
+    fn start(dir: &DataDir, metrics: &Arc<Metrics>, agent_prunes: bool) -> std::io::Result<Self> {
         for file in std::fs::read_dir(dir.snapshots())? {
             std::fs::remove_file(file?.path())?;
         }
         Ok(Self {
             dir: dir.clone(),
+            agent_prunes,
             metrics: Arc::clone(metrics),
             leased: Mutex::default(),
             making: Mutex::default(),
@@ -91,13 +129,27 @@ impl Snapshots {
         made.map_err(|_| StoreError::ShuttingDown)?
     }
 
+    /// Removes copies that nobody asks for any more, until shutdown. On a master pruning does that.
+    pub async fn keep(self: Arc<Self>, shutdown: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = tokio::time::sleep(SWEEP_EVERY) => self.sweep(),
+            }
+        }
+    }
+
     /// The file of a leased copy; the lease starts anew.
     pub fn renew(&self, id: &str) -> Option<PathBuf> {
         let mut leased = self.leased.lock().unwrap_or_else(PoisonError::into_inner);
-        leased.get_mut(id).map(|lease| {
-            lease.renewed = Instant::now();
-            self.file(id)
-        })
+        let (lease, file) = (leased.get_mut(id)?, self.file(id));
+        // Another server that was started on this directory has cleared what it found.
+        if lease.renew() && file.exists() {
+            return Some(file);
+        }
+        leased.remove(id);
+        self.broke(id);
+        None
     }
 
     /// Whether a copy is still on offer; its lease is not renewed.
@@ -128,18 +180,25 @@ impl Snapshots {
             }
             let version = lease.manifest.position.version;
             tracing::warn!(db, id, version, log_bytes, "snapshot lease broken: the log grew too large meanwhile");
-            self.remove(id);
-            let mut broken = self.broken.lock().unwrap_or_else(PoisonError::into_inner);
-            broken.push_back(id.clone());
-            if broken.len() > BROKEN_LIMIT {
-                broken.pop_front();
-            }
+            self.broke(id);
             false
         });
     }
 
+    /// Removes a copy, and remembers that whoever had its lease has not let it end.
+    fn broke(&self, id: &str) {
+        self.remove(id);
+        let mut broken = self.broken.lock().unwrap_or_else(PoisonError::into_inner);
+        broken.push_back(id.to_owned());
+        if broken.len() > BROKEN_LIMIT {
+            broken.pop_front();
+        }
+    }
+
     fn remove(&self, id: &str) {
-        if let Err(error) = std::fs::remove_file(self.file(id)) {
+        if let Err(error) = std::fs::remove_file(self.file(id))
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
             tracing::warn!(%error, id, "could not remove a snapshot whose lease has ended");
         }
     }
@@ -147,15 +206,21 @@ impl Snapshots {
     fn recent(&self, db: &str, version: u64) -> Option<Manifest> {
         let mut leased = self.leased.lock().unwrap_or_else(PoisonError::into_inner);
         let fits = |manifest: &Manifest| manifest.db == db && manifest.position.version >= version;
-        let lease = leased.values_mut().find(|lease| fits(&lease.manifest) && lease.made.elapsed() < SHARED_FOR)?;
-        lease.renewed = Instant::now();
-        Some(lease.manifest.clone())
+        let is_there = |manifest: &Manifest| self.file(&manifest.id).exists();
+        let fresh = leased.values_mut().filter(|lease| lease.made.elapsed() < SHARED_FOR && fits(&lease.manifest));
+        let mut usable =
+            fresh.filter_map(|lease| (is_there(&lease.manifest) && lease.renew()).then_some(&lease.manifest));
+        usable.next().cloned()
     }
 
     /// Removes copies that nobody asked for any more.
     fn sweep(&self) {
         let mut leased = self.leased.lock().unwrap_or_else(PoisonError::into_inner);
         leased.retain(|id, lease| {
+            if lease.seen.as_ref().is_some_and(|(lease, _)| lease.is_broken()) {
+                self.broke(id);
+                return false;
+            }
             let keep = lease.renewed.elapsed() < LEASE;
             if !keep {
                 self.remove(id);
@@ -168,9 +233,9 @@ impl Snapshots {
         let started = Instant::now();
         let id: String = hex(&rand::random::<[u8; 8]>());
         let path = self.file(&id);
-        let made = self.copy(reader, &path).and_then(|()| describe(&id, reader.name(), &path));
-        let manifest = match made {
-            Ok(manifest) => manifest,
+        let made = self.copy(reader, &id).and_then(|seen| Ok((describe(&id, reader.name(), &path)?, seen)));
+        let (manifest, seen) = match made {
+            Ok(made) => made,
             Err(error) => {
                 self.made(reader.name());
                 // A half copy is of no use; what matters is the first error.
@@ -186,7 +251,9 @@ impl Snapshots {
             seconds = started.elapsed().as_secs_f64(),
             "snapshot made"
         );
-        let lease = Leased { manifest: manifest.clone(), made: Instant::now(), renewed: Instant::now() };
+        let now = Instant::now();
+        let seen = seen.map(|lease| (lease, now));
+        let lease = Leased { manifest: manifest.clone(), made: now, renewed: now, seen };
         self.leased.lock().unwrap_or_else(PoisonError::into_inner).insert(id, lease);
         self.made(reader.name());
         Ok(manifest)
@@ -196,13 +263,16 @@ impl Snapshots {
         self.making.lock().unwrap_or_else(PoisonError::into_inner).remove(db);
     }
 
-    fn copy(&self, reader: &Reader, path: &Path) -> Result<(), StoreError> {
+    fn copy(&self, reader: &Reader, id: &str) -> Result<Option<Lease>, StoreError> {
+        let path = &self.file(id);
         let source = reader.dedicated()?;
         let transaction = source.unchecked_transaction()?;
         // The first read starts the transaction; the backup then copies what it sees.
         let pages: i64 = transaction.query_row("PRAGMA page_count", [], |row| row.get(0))?;
         let version = changelog::head(&transaction)?.position.version;
         self.making.lock().unwrap_or_else(PoisonError::into_inner).insert(reader.name().to_owned(), version);
+        let begin = || Lease::begin(&self.dir, id, reader.name(), version).map_err(|error| unwritable(path, &error));
+        let lease = self.agent_prunes.then(begin).transpose()?;
         let page_size: i64 = transaction.query_row("PRAGMA page_size", [], |row| row.get(0))?;
         let needed = u64::try_from(pages.saturating_mul(page_size)).unwrap_or(0);
         self.check_space(needed)?;
@@ -225,7 +295,8 @@ impl Snapshots {
         drop(transaction);
         target.close().map_err(|(_, error)| error)?;
         let synced = fault::io("snapshot:fsync").and_then(|()| File::open(path)).and_then(|file| file.sync_all());
-        synced.map_err(|error| unreadable(path, &error))
+        synced.map_err(|error| unreadable(path, &error))?;
+        Ok(lease)
     }
 
     fn check_space(&self, needed: u64) -> Result<(), StoreError> {
@@ -283,6 +354,10 @@ fn hash_chunks(path: &Path) -> std::io::Result<(u64, Vec<String>, String)> {
         whole.update(&chunk);
         chunks.push(blake3::hash(&chunk).to_hex().to_string());
     }
+}
+
+fn unwritable(path: &Path, error: &std::io::Error) -> StoreError {
+    StoreError::Invalid(format!("the snapshot {} cannot be leased: {error}", path.display()))
 }
 
 fn unreadable(path: &Path, error: &std::io::Error) -> StoreError {

@@ -4,12 +4,17 @@ use std::time::Duration;
 
 use serde::Serialize;
 use vski_replication::changelog;
+use vski_replication::names;
 use vski_replication::position::{Chain, DatabaseId, EpochId, SchemaHash};
 
 use crate::app::{App, Databases};
 use crate::store::error::StoreError;
 use crate::store::ids;
 use crate::store::reader::Reader;
+use crate::store::replica::{Offer, Replica};
+
+/// How often a replica's set of databases is looked at while somebody waits for another one.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// One database. The first four keys are the specification's.
 #[derive(Serialize)]
@@ -31,13 +36,41 @@ pub struct DatabaseStatus {
     head_time: String,
 }
 
+/// The databases of a node.
+#[derive(Serialize)]
+pub struct Status {
+    dbs: Vec<DatabaseStatus>,
+    /// On a replica: names of those that it does not have yet.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    awaited: Vec<String>,
+}
+
 /// All databases that are there, by name.
-pub async fn databases(app: &App) -> Result<Vec<DatabaseStatus>, StoreError> {
-    let mut found = Vec::new();
-    for reader in app.readers()? {
-        found.push(database(&reader).await?);
+pub async fn databases(app: &App) -> Result<Status, StoreError> {
+    let (readers, awaited) = match &app.databases {
+        Databases::Master(_) => (app.readers()?, Vec::new()),
+        Databases::Replica(replica) => offered(replica)?,
+    };
+    let mut dbs = Vec::new();
+    for reader in readers {
+        dbs.push(database(&reader).await?);
     }
-    Ok(found)
+    Ok(Status { dbs, awaited })
+}
+
+/// What a replica has for others, and the names of what it is still to have.
+fn offered(replica: &Replica) -> Result<(Vec<Reader>, Vec<String>), StoreError> {
+    let unknown = || StoreError::NotReady(names::DEFAULT_DATABASE.to_owned());
+    let Offer { present, mut awaited } = Offer::of(&replica.states()?).ok_or_else(unknown)?;
+    let mut readers = Vec::new();
+    for name in present {
+        match replica.reader(&name) {
+            Ok(reader) => readers.push(reader),
+            Err(StoreError::NotReady(_) | StoreError::NotFound(_)) => awaited.push(name),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok((readers, awaited))
 }
 
 async fn database(reader: &Reader) -> Result<DatabaseStatus, StoreError> {
@@ -65,16 +98,21 @@ async fn database(reader: &Reader) -> Result<DatabaseStatus, StoreError> {
 
 /// Returns when the set of databases differs from `known`, or after `limit`, or when the process ends.
 pub async fn wait_for_other_set(app: &App, known: &[&str], limit: Duration) {
-    let Databases::Master(master) = &app.databases else { return };
-    let mut changed = master.changed();
-    let differs = || {
-        let names: Vec<_> = master.all().into_iter().map(|database| database.name).collect();
-        names.len() != known.len() || !names.iter().all(|name| known.contains(&name.as_str()))
-    };
+    let differs =
+        |names: &[String]| names.len() != known.len() || !names.iter().all(|name| known.contains(&name.as_str()));
     let wait = async {
-        while !differs() {
-            if changed.changed().await.is_err() {
-                return;
+        match &app.databases {
+            Databases::Master(master) => {
+                let mut changed = master.changed();
+                let names = || master.all().into_iter().map(|database| database.name).collect::<Vec<_>>();
+                while !differs(&names()) && changed.changed().await.is_ok() {}
+            }
+            // The agent may be another process: its account is looked at. An error is told by the answer.
+            Databases::Replica(replica) => {
+                let offer = || replica.states().ok().and_then(|states| Offer::of(&states));
+                while offer().is_some_and(|offer| !differs(&offer.present)) {
+                    tokio::time::sleep(LOOK_EVERY).await;
+                }
             }
         }
     };

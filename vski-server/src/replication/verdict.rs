@@ -11,7 +11,7 @@ use vski_replication::position::Position;
 use super::replicas::Replicas;
 use crate::store::error::StoreError;
 use crate::store::ids;
-use crate::store::master::Master;
+use crate::store::reader::Reader;
 
 /// A replica that follows is heard of at least this often, and no entry waits for longer, ms: the longest pause of
 /// the defaults is a minute.
@@ -47,7 +47,7 @@ impl Verdict {
     }
 }
 
-/// A replica's copy of one database, as the master sees it.
+/// A replica's copy of one database, as the node that it follows sees it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ReplicaRow {
@@ -73,11 +73,15 @@ pub struct ReplicaRow {
     pub falls_off_seconds: Option<f64>,
 }
 
-/// All replicas, by id and database.
-pub async fn rows(master: &Master, replicas: &Replicas, now_ms: i64) -> Result<Vec<ReplicaRow>, StoreError> {
+/// All replicas, by id and database. `reader` reads the logs.
+pub async fn rows(
+    reader: impl Fn(&str) -> Result<Reader, StoreError>,
+    replicas: &Replicas,
+    now_ms: i64,
+) -> Result<Vec<ReplicaRow>, StoreError> {
     let mut found = Vec::new();
     for (seen, duplicate_id) in replicas.seen(now_ms) {
-        let missing = match master.reader(&seen.db) {
+        let missing = match reader(&seen.db) {
             Ok(reader) => {
                 let (position, counting) = (seen.position, reader.clone());
                 let known = replicas.counted(&seen.replica, &seen.db, position);

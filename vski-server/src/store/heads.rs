@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use vski_replication::changelog::{self, Head};
 
 use super::error::StoreError;
+use super::reader::Reader;
 
 /// Time between two looks at a log.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
@@ -24,11 +25,12 @@ pub struct Heads {
 }
 
 impl Heads {
-    /// The head of a database, and a wake-up for each new one. `open` is tried until it gives a connection.
+    /// The head of a database, and a wake-up for each new one. `reader` is asked at each look: a file that is to be set
+    /// aside is let go of, and one that takes its place is found.
     pub fn watch(
         &self,
         db: &str,
-        open: impl Fn() -> Result<Connection, StoreError> + Send + 'static,
+        reader: impl Fn() -> Result<Reader, StoreError> + Send + 'static,
     ) -> watch::Receiver<Option<Head>> {
         let mut watched = self.watched();
         if let Some(sender) = watched.get(db) {
@@ -38,9 +40,9 @@ impl Heads {
         watched.insert(db.to_owned(), sender.clone());
         let (heads, db) = (self.clone(), db.to_owned());
         tokio::task::spawn_blocking(move || {
-            let mut conn = None;
+            let mut open = None;
             while heads.is_waited_for(&db, &sender) {
-                let head = look(&mut conn, &open);
+                let head = look(&mut open, &reader);
                 sender.send_if_modified(|known| std::mem::replace(known, head) != head);
                 std::thread::sleep(LOOK_EVERY);
             }
@@ -63,32 +65,65 @@ impl Heads {
     }
 }
 
-/// A failure closes the connection; whoever waits goes on to read, or gives up, and says why.
-fn look(conn: &mut Option<Connection>, open: impl Fn() -> Result<Connection, StoreError>) -> Option<Head> {
-    if conn.is_none() {
-        *conn = open().ok();
+/// A database that is looked at.
+struct Open {
+    reader: Reader,
+    conn: Connection,
+    /// The head, and SQLite's count of commits by others when it was read.
+    seen: Option<(i64, Head)>,
+}
+
+impl Open {
+    fn head(&mut self) -> Result<Head, StoreError> {
+        let commits = self.conn.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0))?;
+        match self.seen {
+            Some((seen, head)) if seen == commits => Ok(head),
+            _ => {
+                let head = changelog::head(&self.conn)?;
+                self.seen = Some((commits, head));
+                Ok(head)
+            }
+        }
     }
-    let head = changelog::head(conn.as_ref()?).ok();
+}
+
+/// A failure closes the connection; whoever waits goes on to read, or gives up, and says why.
+fn look(open: &mut Option<Open>, reader: impl Fn() -> Result<Reader, StoreError>) -> Option<Head> {
+    let reader = reader().ok();
+    let is_open = |open: &Open| reader.as_ref().is_some_and(|reader| reader.is(&open.reader));
+    if !open.as_ref().is_some_and(is_open) {
+        // Closed first: the agent may wait for that.
+        *open = None;
+        let reader = reader?;
+        *open = reader.dedicated().ok().map(|conn| Open { reader, conn, seen: None });
+    }
+    let head = open.as_mut()?.head().ok();
     if head.is_none() {
-        *conn = None;
+        *open = None;
     }
     head
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use super::*;
     use vski_replication::connection;
+    use vski_replication::datadir::DataDir;
     use vski_replication::entry::Kind;
     use vski_replication::position::DatabaseId;
 
     #[tokio::test]
     async fn all_who_wait_share_one_look_and_it_ends_with_them() {
         let temporary = tempfile::tempdir().unwrap();
-        let path = temporary.path().join("a.db");
-        let heads = Heads::default();
-        let wanted = path.clone();
-        let mut first = heads.watch("a", move || Ok(connection::reader(&wanted)?));
+        let dir = DataDir::open(temporary.path()).unwrap();
+        let path = dir.database("a");
+        let reader = Reader::new("a", &path, dir.share_database("a").unwrap().unwrap());
+        let (heads, set_aside) = (Heads::default(), Arc::new(AtomicBool::new(false)));
+        let (wanted, gone) = (reader.clone(), Arc::clone(&set_aside));
+        let mut first = heads
+            .watch("a", move || if gone.load(Ordering::Relaxed) { Err(StoreError::Busy) } else { Ok(wanted.clone()) });
         let mut second = heads.watch("a", || unreachable!("the first one opens"));
         assert_eq!(*first.borrow_and_update(), None, "there is no file yet");
         let conn = connection::writer(&path).unwrap();
@@ -99,6 +134,8 @@ mod tests {
         for receiver in [&mut first, &mut second] {
             receiver.wait_for(|seen| *seen == Some(Head::after(&entry))).await.unwrap();
         }
+        set_aside.store(true, Ordering::Relaxed);
+        first.wait_for(Option::is_none).await.unwrap();
         drop((first, second));
         let ended = async {
             while !heads.watched().is_empty() {

@@ -51,6 +51,12 @@ impl Reader {
         Self { shared: Arc::new(shared) }
     }
 
+    /// Whether both are of one file, opened once.
+    #[must_use]
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared)
+    }
+
     /// The database's name.
     #[must_use]
     pub fn name(&self) -> &str {

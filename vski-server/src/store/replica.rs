@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use vski_replication::changelog::{self, Head};
 use vski_replication::datadir::DataDir;
 use vski_replication::names;
-use vski_replication::node::{DatabaseState, NodeDb, SET_ASIDE};
+use vski_replication::node::{DatabaseState, MISSING_ON_MASTER, NodeDb, SET_ASIDE};
 
 use super::error::StoreError;
 use super::heads::Heads;
@@ -49,6 +49,34 @@ pub struct Account {
     pub databases: Arc<[DatabaseState]>,
     /// How far this node's clock is ahead of the master's, ms.
     pub clock_skew_ms: Option<i64>,
+    /// The nodes between this one and its master, the nearest first, with commas.
+    pub upstream: Arc<str>,
+}
+
+/// The offered databases, as replicas of this replica see them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Offer {
+    /// Those that can be followed.
+    pub present: Vec<String>,
+    /// Those that the agent has not copied yet, or is about to copy anew.
+    pub awaited: Vec<String>,
+}
+
+impl Offer {
+    /// By the agent's account; `None` before it has copied any, because then it may not know which there are.
+    #[must_use]
+    pub fn of(states: &[DatabaseState]) -> Option<Self> {
+        let (mut offer, mut known) = (Self::default(), false);
+        for state in states {
+            known |= state.bootstrapped;
+            if state.bootstrapped && state.state != SET_ASIDE && state.state != MISSING_ON_MASTER {
+                offer.present.push(state.name.clone());
+            } else if state.state != MISSING_ON_MASTER {
+                offer.awaited.push(state.name.clone());
+            }
+        }
+        known.then_some(offer)
+    }
 }
 
 impl Replica {
@@ -81,7 +109,7 @@ impl Replica {
     /// The head of a database, and a wake-up for each new one; also for a database that is still to come.
     pub fn heads(self: &Arc<Self>, name: &str) -> watch::Receiver<Option<Head>> {
         let (replica, wanted) = (Arc::clone(self), name.to_owned());
-        self.heads.watch(name, move || replica.reader(&wanted)?.dedicated())
+        self.heads.watch(name, move || replica.reader(&wanted))
     }
 
     /// How each offered database is doing, by the agent's own account.
@@ -101,7 +129,8 @@ impl Replica {
         let Some(db) = &node.db else { return Ok(Account::default()) };
         let mut states = db.databases()?;
         states.retain(|state| !self.omitted.contains(&state.name));
-        let account = Account { databases: states.into(), clock_skew_ms: db.clock_skew_ms()? };
+        let (clock_skew_ms, upstream) = (db.clock_skew_ms()?, db.upstream()?.into());
+        let account = Account { databases: states.into(), clock_skew_ms, upstream };
         node.account = Some((Instant::now(), account.clone()));
         Ok(account)
     }

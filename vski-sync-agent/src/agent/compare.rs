@@ -89,9 +89,11 @@ impl Agent {
                 // Another history at the same version.
                 return if position == target { Ok(()) } else { Err(AgentError::Lost { common: None }) };
             }
-            let answer = self.context.source.changeset(&self.db, position, Duration::ZERO).await?;
+            let held = self.held(position);
+            let answer = self.context.source.changeset(&self.db, position, held, Duration::ZERO).await?;
             match answer.changes {
                 Changes::Entries(frames) => _ = self.apply(frames, target.version, answer.pulled).await?,
+                Changes::ParentBehind => return Err(AgentError::ParentBehind),
                 Changes::AtHead => return Err(AgentError::Lost { common: None }),
                 Changes::Diverged { common } => return Err(AgentError::Lost { common }),
                 Changes::BelowBase { base } => return Err(AgentError::Pruned { base }),

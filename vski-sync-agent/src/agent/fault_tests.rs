@@ -61,10 +61,10 @@ async fn of_the_source() -> Vec<SourceError> {
         SourceError::Silent { call, seconds: 1 },
         SourceError::Unauthorized { reason: reason() },
         SourceError::Forbidden { call, reason: reason() },
-        SourceError::NotAMaster,
+        SourceError::Loop { path: "r001".to_owned() },
         SourceError::NotVski { call, status: 200, content_type: "text/html".to_owned() },
         SourceError::NotFound { call, reason: reason() },
-        SourceError::Overloaded { call, retry_after: None },
+        SourceError::Overloaded { call, retry_after: None, reason: reason() },
         SourceError::Refused { call, status: 500, reason: reason() },
         SourceError::Malformed { call, reason: reason() },
     ]
@@ -77,6 +77,7 @@ fn of_the_copy() -> Vec<AgentError> {
     vec![
         AgentError::MissingOnMaster,
         AgentError::Lost { common: None },
+        AgentError::ParentBehind,
         AgentError::Pruned { base: None },
         AgentError::Conflict { version: 1, conflict: Conflict { table: None, operation: None, kind: "a foreign key" } },
         AgentError::Unequal { told: String::new() },
@@ -118,7 +119,7 @@ impl Bench {
             omit: BTreeSet::default(),
         };
         let source = Source::new(&config, Identity::new(Secrets::new(SECRET, None), "r001".into(), None)).unwrap();
-        let listed = source.status(None, Duration::ZERO).await.unwrap().remove(0);
+        let listed = source.status(None, Duration::ZERO).await.unwrap().dbs.remove(0);
         let board = Board::new(
             NodeWriter::start(NodeDb::open(&dir).unwrap()).unwrap(),
             AgentMetrics::register(&Registry::new()).unwrap(),

@@ -7,6 +7,7 @@ use vski_replication::clock;
 use vski_replication::position::{DatabaseId, Position, SchemaHash};
 use vski_replication::trace::Trace;
 
+use super::relayed::Seen;
 use super::{Agent, Event, Listing};
 use crate::apply::{Applied, LocalCopy};
 use crate::error::AgentError;
@@ -27,11 +28,12 @@ impl Agent {
         }
         let (database_id, position) = self.open().await?;
         self.heed_listing()?;
+        let held = self.held(position);
         let answer = select! {
             biased;
             () = self.shutdown.cancelled() => return Ok(Event::Retry),
             () = self.inbox.arrived(), if !wait.is_zero() => return Ok(Event::Due),
-            answer = self.context.source.changeset(&self.db, position, wait) => answer,
+            answer = self.context.source.changeset(&self.db, position, held, wait) => answer,
         };
         let answer = answer.map_err(|error| match error {
             SourceError::NotFound { .. } => AgentError::MissingOnMaster,
@@ -41,12 +43,19 @@ impl Agent {
         if let Some(skew_ms) = self.context.source.clock_skew_ms() {
             self.context.board.clock_skew(skew_ms);
         }
+        if let Some(path) = self.context.source.upstream() {
+            self.context.board.upstream(&path);
+        }
+        if matches!(answer.changes, Changes::ParentBehind) {
+            return self.wait_for_parent((database_id, position), &answer);
+        }
         lineage::check((database_id, position), (answer.database_id, answer.head))?;
-        self.publish(|state| state.head = Some(answer.head));
-        let (position, at_head_ms) = match answer.changes {
-            Changes::AtHead if wait.is_zero() => (position, answer.asked_ms),
-            Changes::AtHead => (position, answer.answered_ms),
-            Changes::Entries(frames) => (self.apply(frames, u64::MAX, answer.pulled).await?, answer.answered_ms),
+        self.source_head = Some(answer.head);
+        let seen = Seen::of(&answer, wait);
+        self.publish(|state| seen.note_head(state));
+        let position = match answer.changes {
+            Changes::AtHead | Changes::ParentBehind => position,
+            Changes::Entries(frames) => self.apply(frames, u64::MAX, answer.pulled).await?,
             Changes::Diverged { common } => return Err(AgentError::Lost { common }),
             Changes::BelowBase { base } => return Err(AgentError::Pruned { base }),
         };
@@ -59,10 +68,12 @@ impl Agent {
             return Ok(Event::Behind);
         }
         self.publish(|state| {
-            (state.state, state.detail) = ("follow".to_owned(), None);
-            state.at_head_ms = state.at_head_ms.max(Some(at_head_ms));
+            (state.state, state.detail) = ("follow".to_owned(), seen.trouble());
+            state.at_head_ms = state.at_head_ms.max(seen.at_head_ms);
             // Entries may have been committed between the head that the answer names and the answer.
-            state.head = Some(if position.version > answer.head.version { position } else { answer.head });
+            if state.head.is_none_or(|head| position.version > head.version) {
+                state.head = Some(position);
+            }
         });
         self.verify_if_asked().await?;
         self.answer(&Outcome::AtHead);
@@ -128,8 +139,9 @@ impl Agent {
     async fn prune(&mut self) -> Result<(), AgentError> {
         let (due, retention) = (self.pruned.is_none_or(|at| at.elapsed() >= PRUNE_EVERY), self.context.retention);
         let mut copy = self.copy.take().expect("the log is cut after a batch, with the copy open");
+        let dir = self.context.dir.clone();
         let (copy, pruned) = blocking::run(move || {
-            let pruned = copy.prune(retention, due, clock::now_ms());
+            let pruned = copy.prune(retention, due, clock::now_ms(), &dir);
             (copy, pruned)
         })
         .await;

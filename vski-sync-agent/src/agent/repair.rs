@@ -72,7 +72,7 @@ impl Agent {
         self.answering.append(&mut self.inbox.take());
         let copy = self.copy.take();
         blocking::run(move || drop(copy)).await;
-        let (started, head) = (Instant::now(), self.context.board.head_version(&self.db));
+        let (started, head) = (Instant::now(), self.source_head.map_or(0, |head| head.version));
         let report = select! {
             () = self.shutdown.cancelled() => return Ok(Event::Retry),
             report = converge::run(&self.context.source, &self.context.dir, &self.db, head) => report?,

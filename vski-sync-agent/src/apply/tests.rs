@@ -158,7 +158,8 @@ fn a_file_that_is_not_ours_is_malformed_and_stays_as_it_is() {
 #[test]
 fn the_local_log_is_cut_between_batches_and_goes_on() {
     let mut master = Master::with_a_row();
-    let (_dir, mut copy) = copy(&master);
+    let (temporary, mut copy) = copy(&master);
+    let dir = DataDir::open(temporary.path()).unwrap();
     for n in 0..20 {
         let entry = master.changes(&format!("INSERT INTO t VALUES ('x{n}', {n})"));
         copy.apply(&[entry]).unwrap();
@@ -166,12 +167,12 @@ fn the_local_log_is_cut_between_batches_and_goes_on() {
     let max_age = std::time::Duration::from_secs(3_600);
     let all = copy.size.refresh(&copy.conn).unwrap();
     let roomy = Retention { max_age, max_bytes: all };
-    assert_eq!(copy.prune(roomy, true, clock::now_ms()).unwrap(), Pruned::default());
+    assert_eq!(copy.prune(roomy, true, clock::now_ms(), &dir).unwrap(), Pruned::default());
     let tight = Retention { max_age, max_bytes: all / 4 };
-    assert!(copy.prune(tight, false, clock::now_ms()).unwrap().entries > 10);
+    assert!(copy.prune(tight, false, clock::now_ms(), &dir).unwrap().entries > 10);
     assert!(copy.size.refresh(&copy.conn).unwrap() <= all / 4);
     let old = Retention { max_age: std::time::Duration::ZERO, max_bytes: all };
-    copy.prune(old, true, i64::MAX).unwrap();
+    copy.prune(old, true, i64::MAX, &dir).unwrap();
     assert_eq!(changelog::read_after(&copy.conn, 0, usize::MAX).unwrap().len(), 1);
     let entry = master.changes("DELETE FROM t WHERE id = 'a'");
     copy.apply(&[entry]).unwrap();
@@ -194,4 +195,24 @@ fn a_table_that_the_master_drops_is_kept_with_its_rows_and_entries_go_on() {
     let sql = format!("SELECT id, n FROM _vski_kept_t_{}", dropped.version);
     let kept: (String, i64) = copy.conn.query_row(&sql, [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
     assert_eq!(kept, ("a".to_owned(), 1));
+}
+
+#[test]
+fn what_follows_a_leased_snapshot_stays_until_the_log_is_too_large() {
+    let mut master = Master::with_a_row();
+    let (temporary, mut copy) = copy(&master);
+    let dir = DataDir::open(temporary.path()).unwrap();
+    let leased = copy.position().version;
+    let held = lease::Lease::begin(&dir, "ab", "a", leased).unwrap();
+    for n in 0..20 {
+        let entry = master.changes(&format!("INSERT INTO t VALUES ('x{n}', {n})"));
+        copy.apply(&[entry]).unwrap();
+    }
+    let all = copy.size.refresh(&copy.conn).unwrap();
+    let base = |copy: &LocalCopy| changelog::base(&copy.conn).unwrap().position.version;
+    let keeping = |max_bytes| Retention { max_age: std::time::Duration::ZERO, max_bytes };
+    copy.prune(keeping(all / 2), true, i64::MAX, &dir).unwrap();
+    assert_eq!((base(&copy), held.is_broken()), (leased, false));
+    copy.prune(keeping(1), true, i64::MAX, &dir).unwrap();
+    assert!(base(&copy) > leased && held.is_broken());
 }

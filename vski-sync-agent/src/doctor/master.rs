@@ -26,12 +26,16 @@ pub(super) fn examine(subject: &Subject<'_>) -> Result<Vec<Finding>> {
     let runtime = tokio::runtime::Runtime::new().context("start the runtime")?;
     let answer = runtime.block_on(source.status(None, Duration::ZERO));
     let mut found = vec![match answer {
-        Ok(listed) => Finding::ok(format!("the master at {} offers {} databases", sync.master_url, listed.len())),
+        Ok(listed) => {
+            let what = if source.is_replica() { "replica" } else { "master" };
+            Finding::ok(format!("the {what} at {} offers {} databases", sync.master_url, listed.dbs.len()))
+        }
         Err(error) => Finding::error(
             format!("the master at {} does not answer as one: {}", sync.master_url, chain(&error)),
             repair(&error),
         ),
     }];
+    found.extend(source.upstream().filter(|path| !path.is_empty()).map(|path| cascade(&path)));
     found.extend(source.clock_skew_ms().map(skew));
     Ok(found)
 }
@@ -46,6 +50,13 @@ fn repair(error: &SourceError) -> &'static str {
         SourceError::Overloaded { .. } => "try again in a moment",
         _ => "set MASTER_URL to the address of a VSKI master",
     }
+}
+
+/// A replica in between is fine, and worth knowing.
+fn cascade(path: &str) -> Finding {
+    let path = path.replace(',', ", then ");
+    let what = format!("cascade: the node at MASTER_URL is a replica; on the way to the master are {path}");
+    Finding::info(what, "nothing, if it is meant to be so: each replica on the way adds to this node's lag")
 }
 
 /// This clock minus the master's.

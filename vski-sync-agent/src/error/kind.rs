@@ -66,9 +66,9 @@ kinds! {
     Forbidden "forbidden" Retry "retrying"
         "the node at MASTER_URL does not serve replicas"
         => "point MASTER_URL at the master";
-    NotAMaster "not_a_master" Retry "retrying"
-        "MASTER_URL leads to a replica"
-        => "point MASTER_URL at its master";
+    ReplicationLoop "replication_loop" Retry "retrying"
+        "MASTER_URL leads to a replica that follows this node"
+        => "point MASTER_URL of one of them at the master; where two nodes have one REPLICA_ID, give each its own";
     NoVskiMaster "no_vski_master" Retry "retrying"
         "something else than a VSKI node answers at MASTER_URL"
         => "point MASTER_URL at the master's own address, scheme and port, without a path";
@@ -114,6 +114,9 @@ kinds! {
     HistoryLost "history_lost" Converge "diverged"
         "409: the master's log lacks this copy's head"
         => "nothing: rows that differ are fetched; what vanishes here is kept in .vski/lost";
+    ParentBehind "parent_behind" Retry "retrying"
+        "the replica at MASTER_URL does not have yet what is to be compared"
+        => "nothing if it passes; else see that replica's state";
     HistoryPruned "history_pruned" Converge "diverged"
         "410: the master's log begins after this copy's head"
         => "nothing: rows that differ are fetched; if it happens often, raise the master's RETENTION_AGE and RETENTION_BYTES";

@@ -2,7 +2,7 @@
 
 use std::io::Read;
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use opentelemetry::propagation::Injector;
@@ -23,6 +23,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How much of an error's text is kept, characters.
 const MAX_REASON: usize = 300;
+
+/// How much of the path to the master is kept, characters: a few dozen ids of the greatest length.
+const MAX_PATH: usize = 2_000;
 
 /// The largest error body that is read, bytes.
 const MAX_REFUSAL: usize = 64 << 10;
@@ -68,7 +71,13 @@ impl Source {
                 .map_err(|error| ConfigError::Certificates(error.to_string()))?,
             Err(error) => return Err(ConfigError::NoRoots(error.to_string())),
         };
-        Ok(Self { client, master_url: config.master_url.clone(), identity, clock_skew: Arc::default() })
+        Ok(Self {
+            client,
+            master_url: config.master_url.clone(),
+            identity,
+            clock_skew: Arc::default(),
+            upstream: Arc::default(),
+        })
     }
 
     /// A request with everything that every call carries.
@@ -103,9 +112,9 @@ impl Source {
     ) -> Result<Response, SourceError> {
         let asked_ms = clock::now_ms();
         match timeout(patience, request.send()).await {
-            Ok(Ok(response)) if mode(&response) == Some(b"replica") => Err(SourceError::NotAMaster),
             Ok(Ok(response)) if is_a_strangers(&response) => Err(stranger(call, &response)),
             Ok(Ok(response)) => {
+                self.note_upstream(&response)?;
                 if let Some(told) = response.headers().get(header::TIME).and_then(|value| value.to_str().ok()) {
                     self.clock_skew.heard(told, asked_ms, clock::now_ms());
                 }
@@ -114,6 +123,31 @@ impl Source {
             Ok(Err(error)) => Err(SourceError::unreachable(call, error)),
             Err(_) => Err(SourceError::Silent { call, seconds: patience.as_secs() }),
         }
+    }
+
+    /// Remembers which nodes are between this one and the master. This node is not one of them.
+    fn note_upstream(&self, response: &Response) -> Result<(), SourceError> {
+        let headers = response.headers();
+        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+        // Without a mode it is a proxy's answer, and an answer without a path is about something else.
+        let path = match (text(header::REPLICA_MODE), text(header::PATH)) {
+            (Some("master"), _) => String::new(),
+            (Some("replica"), Some(path)) => path.chars().take(MAX_PATH).collect(),
+            _ => return Ok(()),
+        };
+        if path.split(',').any(|id| id == self.identity.node_id) {
+            return Err(SourceError::Loop { path });
+        }
+        let mut known = self.upstream.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.as_ref() != Some(&path) {
+            if path.is_empty() {
+                tracing::debug!("a master answers");
+            } else {
+                tracing::info!(path, "a replica answers at MASTER_URL: it is followed in its master's place");
+            }
+            *known = Some(path);
+        }
+        Ok(())
     }
 
     /// What an answer that is no success means.
@@ -126,7 +160,7 @@ impl Source {
             // A snapshot whose lease was broken is as gone as one whose lease has ended.
             StatusCode::NOT_FOUND | StatusCode::GONE => SourceError::NotFound { call, reason },
             StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => {
-                SourceError::Overloaded { call, retry_after: retry_after(&headers) }
+                SourceError::Overloaded { call, retry_after: retry_after(&headers), reason }
             }
             status if status.is_redirection() => SourceError::Refused {
                 call,

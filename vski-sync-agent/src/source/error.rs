@@ -47,9 +47,15 @@ pub enum SourceError {
         /// What the master said.
         reason: String,
     },
-    /// MASTER_URL leads to a replica, which does not serve other replicas.
-    #[error("use the node at MASTER_URL: it is a replica, set MASTER_URL to its master")]
-    NotAMaster,
+    /// MASTER_URL leads to a replica that follows this node, maybe through others.
+    #[error(
+        "follow the node at MASTER_URL: it follows this one ({path}): set MASTER_URL of one of them to the master, or \
+         REPLICA_ID where two nodes have the same"
+    )]
+    Loop {
+        /// The nodes on the way, with commas.
+        path: String,
+    },
     /// Whatever answers there is no VSKI node: its answers lack the headers of one.
     #[error(
         "use MASTER_URL for {call}: it does not answer as a VSKI master: status {status}, content type {content_type}"
@@ -71,10 +77,12 @@ pub enum SourceError {
         reason: String,
     },
     /// 503 or 429: later.
-    #[error("use the master's {call}: it is overloaded or stopping")]
+    #[error("use the master's {call}: it cannot answer now: {reason}")]
     Overloaded {
         /// The call.
         call: &'static str,
+        /// What the master said.
+        reason: String,
         /// When it wants to be asked again.
         retry_after: Option<Duration>,
     },
@@ -108,7 +116,7 @@ impl SourceError {
             Self::Silent { .. } => ErrorKind::MasterSilent,
             Self::Unauthorized { .. } => ErrorKind::Unauthorized,
             Self::Forbidden { .. } => ErrorKind::Forbidden,
-            Self::NotAMaster => ErrorKind::NotAMaster,
+            Self::Loop { .. } => ErrorKind::ReplicationLoop,
             Self::NotVski { .. } => ErrorKind::NoVskiMaster,
             Self::NotFound { .. } => ErrorKind::NotFound,
             Self::Overloaded { .. } => ErrorKind::MasterOverloaded,

@@ -25,13 +25,13 @@ async fn serving(respond: impl Fn() -> Response + Clone + Send + Sync + 'static)
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let answer = move || async move { respond() };
-    let router = Router::new().route(route::CHANGESET, get(answer)).route(route::STATUS, get(answer));
+    let router = Router::new().route(route::CHANGESET, get(answer.clone())).route(route::STATUS, get(answer));
     tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
     source(&url, SECRET)
 }
 
 async fn changeset(source: &Source) -> Result<Answer, SourceError> {
-    source.changeset("default", Master::new().position(), Duration::ZERO).await
+    source.changeset("default", Master::new().position(), Duration::ZERO, Duration::ZERO).await
 }
 
 #[tokio::test]
@@ -40,8 +40,8 @@ async fn the_list_names_each_database_and_its_head() {
     let heads = [default.position(), shop.position()];
     let master = FakeMaster::start([("default", default), ("shop", shop)]).await;
     let listed = source(&master.url, SECRET).status(None, Duration::ZERO).await.unwrap();
-    assert_eq!(listed.iter().map(Listed::head).collect::<Vec<_>>(), heads);
-    assert_eq!(listed[1].name, "shop");
+    assert_eq!(listed.dbs.iter().map(Listed::head).collect::<Vec<_>>(), heads);
+    assert_eq!(listed.dbs[1].name, "shop");
 }
 
 #[tokio::test]
@@ -131,9 +131,9 @@ async fn a_body_beyond_its_limit_is_given_up() {
 async fn a_list_whose_bytes_are_not_those_of_its_digest_is_malformed() {
     const LIST: &str = "{\"dbs\": []}";
     let intact = answering(|| ([(header::DIGEST, digest::of(LIST.as_bytes()))], LIST).into_response()).await;
-    assert_eq!(intact.status(None, Duration::ZERO).await.unwrap(), []);
+    assert_eq!(intact.status(None, Duration::ZERO).await.unwrap().dbs, []);
     let older = answering(|| LIST.into_response()).await;
-    assert_eq!(older.status(None, Duration::ZERO).await.unwrap(), []);
+    assert_eq!(older.status(None, Duration::ZERO).await.unwrap().dbs, []);
     let torn = answering(|| ([(header::DIGEST, digest::of(b"{\"dbs\": [{}]}"))], LIST).into_response()).await;
     let error = torn.status(None, Duration::ZERO).await.unwrap_err();
     assert!(matches!(&error, SourceError::Malformed { reason, .. } if reason.contains(header::DIGEST)), "{error}");

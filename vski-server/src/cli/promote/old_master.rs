@@ -7,7 +7,7 @@ use vski_replication::position::Position;
 use vski_sync_agent::config::SyncConfig;
 use vski_sync_agent::error;
 use vski_sync_agent::metrics::AgentMetrics;
-use vski_sync_agent::source::{Identity, Listed, Source, SourceError};
+use vski_sync_agent::source::{Identity, List, Source, SourceError};
 use vski_sync_agent::supervisor::{self, AgentConfig, Outcome};
 
 use super::super::Failure;
@@ -23,14 +23,16 @@ pub(super) enum Word {
     /// It is there and does not let this node follow it.
     Refuses(String),
     /// Where its databases stand.
-    Answers(Vec<Listed>),
+    Answers(List),
+    /// Where the databases of the replica stand that this node follows.
+    ReplicaAnswers(List),
 }
 
 impl Word {
     /// How many entries a copy lacks; `None` where that is not known.
     pub(super) fn missing(&self, name: &str, position: Position) -> Option<u64> {
-        let Self::Answers(listed) = self else { return None };
-        let head = listed.iter().find(|listed| listed.name == name)?.head();
+        let (Self::Answers(list) | Self::ReplicaAnswers(list)) = self else { return None };
+        let head = list.dbs.iter().find(|listed| listed.name == name)?.head();
         (head.epoch.generation >= position.epoch.generation).then(|| head.version.saturating_sub(position.version))
     }
 
@@ -43,6 +45,7 @@ impl Word {
             Self::Answers(_) => {
                 "have the old master take no more writes, and fetch what is missing from it,".to_owned()
             }
+            Self::ReplicaAnswers(_) => "fetch what is missing from the replica, not from the old master,".to_owned(),
         }
     }
 }
@@ -56,7 +59,8 @@ impl Promotion {
             Err(reason) => return Word::Refuses(reason),
         };
         match source.status(None, Duration::ZERO).await {
-            Ok(listed) => Word::Answers(listed),
+            Ok(list) if source.is_replica() => Word::ReplicaAnswers(list),
+            Ok(list) => Word::Answers(list),
             Err(error) if is_gone(&error) => Word::Silent(error::chain(&error)),
             Err(error) => Word::Refuses(error::chain(&error)),
         }
@@ -68,9 +72,13 @@ impl Promotion {
             println!("MASTER_URL is not set: nothing is fetched from the old master");
             return Ok((lock, node));
         };
-        let url = &sync.master_url;
-        match self.ask().await {
+        let (url, word) = (&sync.master_url, self.ask().await);
+        let who = if matches!(word, Word::ReplicaAnswers(_)) { "replica" } else { "old master" };
+        match word {
             Word::Answers(_) => {}
+            Word::ReplicaAnswers(_) => {
+                println!("the node at {url} is a replica: what the old master took beyond it is not here");
+            }
             Word::Refuses(reason) => {
                 self.insist(&format!("the old master at {url} answers and cannot be followed: {reason}"))?;
                 return Ok((lock, node));
@@ -81,8 +89,9 @@ impl Promotion {
             }
         }
         let source = self.source(sync).map_err(Failure::work)?;
-        let handed_over = self.hand_over(&source).await?;
-        let caught_up = self.to_the_head(sync, lock, node).await;
+        let is_master = who == "old master";
+        let handed_over = is_master && self.hand_over(&source).await?;
+        let caught_up = self.to_the_head(who, sync, lock, node).await;
         match &caught_up {
             Err(_) if handed_over => match source.hand_back().await {
                 Ok(()) => println!("the old master at {url} takes writes again"),
@@ -96,10 +105,10 @@ impl Promotion {
                     "the old master at {url} still answers; it takes no more writes unless it is restarted: stop it"
                 );
             }
-            Ok(_) => {
+            Ok(_) if is_master => {
                 println!("the old master at {url} still answers: stop it, what it takes from now on will be lost");
             }
-            Err(_) => {}
+            _ => {}
         }
         caught_up
     }
@@ -118,15 +127,22 @@ impl Promotion {
         }
     }
 
-    async fn to_the_head(&self, sync: &SyncConfig, lock: DirLock, node: NodeDb) -> Result<(DirLock, NodeDb), Failure> {
+    /// Brings every database to the head of the node at MASTER_URL, which is `who`.
+    async fn to_the_head(
+        &self,
+        who: &str,
+        sync: &SyncConfig,
+        lock: DirLock,
+        node: NodeDb,
+    ) -> Result<(DirLock, NodeDb), Failure> {
         let before = self.entries()?;
         let outcome = self.sync(sync.clone(), lock, node).await?;
         let claimed = self.take().await?;
         match outcome {
-            Outcome::AtHead => println!("{} entries came from the old master", self.entries()?.saturating_sub(before)),
+            Outcome::AtHead => println!("{} entries came from the {who}", self.entries()?.saturating_sub(before)),
             Outcome::Failed(reason) | Outcome::Stopped(reason) => {
                 let url = &sync.master_url;
-                self.insist(&format!("the old master at {url} answers and its head was not reached: {reason}"))?;
+                self.insist(&format!("the {who} at {url} answers and its head was not reached: {reason}"))?;
             }
         }
         Ok(claimed)

@@ -1,0 +1,410 @@
+//! A replica whose MASTER_URL is a replica: it gets what that one has, knows how far both are behind the master, waits
+//! for it, converges when it has to, and goes on when it is promoted.
+
+use anyhow::{Context, Result, ensure};
+use e2e::client::{Client, replica_token};
+use e2e::cluster::READY;
+use e2e::load::{self, Load};
+use e2e::process;
+use e2e::program::Program;
+use e2e::{Cluster, Node, content, eventually, offline};
+use reqwest::header::RANGE;
+use serde_json::json;
+use vski_replication::names::{PARENT_BEHIND, header, route};
+use vski_replication::{changelog, connection};
+
+use crate::verify::verify;
+
+const POSTS: &str = "posts";
+
+/// Records at the beginning of each test.
+const OLD: u64 = 5;
+
+/// How a replica is made.
+type Make = fn(&Cluster, &str, &Node) -> Result<Node>;
+
+fn embedded(cluster: &Cluster, name: &str, source: &Node) -> Result<Node> {
+    cluster.embedded(name, source)
+}
+
+fn external(cluster: &Cluster, name: &str, source: &Node) -> Result<Node> {
+    Ok(cluster.external(name, source)?.env("SYNC_MODE", "stream"))
+}
+
+/// A master, a replica of it, and a replica of that one. All hold [`OLD`] posts.
+struct Chain {
+    master: Node,
+    parent: Node,
+    child: Node,
+}
+
+impl Chain {
+    fn start(cluster: &Cluster, parent: Make, child: Make) -> Result<Self> {
+        let master = cluster.master("master")?;
+        Self::start_with(cluster, master, parent, child)
+    }
+
+    fn start_with(cluster: &Cluster, mut master: Node, parent: Make, child: Make) -> Result<Self> {
+        master.start()?;
+        master.admin()?.create_collection(POSTS, &load::FIELDS)?;
+        let mut parent = parent(cluster, "parent", &master)?;
+        parent.start()?;
+        let mut child = child(cluster, "child", &parent)?;
+        child.start()?;
+        let chain = Self { master, parent, child };
+        write(&chain.master, OLD)?;
+        [&chain.parent, &chain.child].into_iter().try_for_each(Node::wait_ready)?;
+        chain.wait_equal()?;
+        Ok(chain)
+    }
+
+    fn wait_equal(&self) -> Result<()> {
+        content::wait_all_equal(&[self.master.dir(), self.parent.dir(), self.child.dir()], READY)
+    }
+}
+
+fn write(master: &Node, records: u64) -> Result<()> {
+    let admin = master.admin()?;
+    (0..records).try_for_each(|n| admin.create_record(POSTS, &json!({"n": n, "note": "x".repeat(400)})).map(drop))
+}
+
+/// Lines of its processes that contain `text`.
+fn told(node: &Node, text: &str) -> usize {
+    let programs = std::iter::once(&node.server).chain(&node.agent);
+    programs.flat_map(Program::lines).filter(|line| line.contains(text)).count()
+}
+
+/// Fails if it did anything but follow the log since its first copy.
+fn assert_only_followed(node: &Node) -> Result<()> {
+    let (converged, copied) = (told(node, "has converged"), told(node, "bootstrap started"));
+    ensure!((converged, copied) == (0, 1), "{}: {converged} converges, {copied} first copies", node.name());
+    Ok(())
+}
+
+fn assert_verified(node: &Node) -> Result<()> {
+    let verified = verify(node, &[])?;
+    ensure!(verified.status.code() == Some(0), "{}: {verified:?}", node.name());
+    Ok(())
+}
+
+/// Version of the base of its log.
+fn base(node: &Node) -> Result<u64> {
+    Ok(changelog::base(&connection::reader(&node.file("default"))?)?.position.version)
+}
+
+fn replica_of(node: &Node, id: &str) -> Result<Client> {
+    Ok(node.client()?.with_token(&replica_token(id)))
+}
+
+/// Kills, freezes and restarts the parent while the master is written to.
+fn load_passes_through(parent: Make, child: Make) -> Result<()> {
+    let cluster = Cluster::new()?;
+    let Chain { master, mut parent, mut child } = Chain::start(&cluster, parent, child)?;
+    let admin = master.admin()?;
+    admin.create_collection("load", &load::FIELDS)?;
+    let load = Load::start(admin.clone(), "load", load::seed()?);
+    load.wait_for(30)?;
+    parent.kill9()?;
+    load.wait_for(30)?;
+    parent.start()?;
+    admin.create_database("shop")?;
+    parent.programs().try_for_each(|program| program.process()?.pause())?;
+    load.wait_for(30)?;
+    parent.programs().try_for_each(|program| program.process()?.resume())?;
+    child.kill9()?;
+    load.wait_for(30)?;
+    child.start()?;
+    admin.update_collection(
+        "load",
+        &json!({"fields": [
+            {"name": "n", "type": "number"}, {"name": "note", "type": "text"}, {"name": "more", "type": "text"}
+        ]}),
+    )?;
+    load.wait_for(30)?;
+    let ledger = load.stop()?;
+
+    let chain = Chain { master, parent, child };
+    chain.wait_equal()?;
+    ledger.check(&chain.child.client()?)?;
+    [&chain.parent, &chain.child].into_iter().try_for_each(assert_verified)?;
+    let lines = told(&chain.parent, "bootstrap started") + told(&chain.child, "bootstrap started");
+    ensure!(lines == 4, "two databases were copied to two nodes: {lines}");
+    ensure!(told(&chain.parent, "has converged") + told(&chain.child, "has converged") == 0);
+
+    let health = chain.child.client()?.get("/health")?;
+    ensure!(health.header(header::MASTER_URL) == Some(&*chain.parent.server.url()), "{health:?}");
+    eventually("the parent tells of its child", READY, || {
+        let list = replica_of(&chain.parent, "e2e")?.get(route::REPLICAS)?.ok()?.json()?;
+        let rows = list["replicas"].as_array().context("a list")?;
+        ensure!(rows.iter().any(|row| row["replica"] == "child" && row["verdict"] == "streaming"), "{list}");
+        ensure!(rows.iter().all(|row| row["entriesBehind"] == 0), "{list}");
+        Ok(true)
+    })?;
+    let list = replica_of(&chain.master, "e2e")?.get(route::REPLICAS)?.ok()?.body;
+    ensure!(list.contains("parent") && !list.contains("child"), "{list}");
+    Ok(())
+}
+
+#[test]
+fn a_chain_holds_the_same_under_load_whatever_happens_to_an_embedded_parent() -> Result<()> {
+    load_passes_through(embedded, external)
+}
+
+#[test]
+fn a_chain_holds_the_same_under_load_whatever_happens_to_a_parent_of_two_processes() -> Result<()> {
+    load_passes_through(external, embedded)
+}
+
+#[test]
+fn lag_is_measured_against_the_master_through_every_node_in_between() -> Result<()> {
+    let cluster = Cluster::new()?;
+    let Chain { mut master, parent, child } = Chain::start(&cluster, external, embedded)?;
+    let mut grandchild = external(&cluster, "grandchild", &child)?;
+    grandchild.start()?;
+    grandchild.wait_ready()?;
+    let clients = [child.client()?, grandchild.client()?];
+    let wait_for = |wanted: u16| {
+        eventually(&format!("/readyz?max_lag=12s answers {wanted}"), READY, || {
+            for client in &clients {
+                let reply = client.get("/readyz?max_lag=12s")?;
+                ensure!(reply.status == wanted, "{} {}", reply.status, reply.body);
+            }
+            Ok(true)
+        })
+    };
+    wait_for(200)?;
+    ensure!(grandchild.state("default")?.head == Some(offline::position(&master.file("default"))?));
+    let path = replica_of(&grandchild, "e2e")?.get(route::STATUS)?;
+    ensure!(path.header(header::PATH) == Some("grandchild,child,parent"), "{path:?}");
+
+    master.kill9()?;
+    wait_for(503)?;
+    for (node, above) in [(&child, &parent), (&grandchild, &child)] {
+        let state = node.wait_state("default", "follow")?;
+        let contact = state.last_contact_ms.context("a contact")?;
+        ensure!(contact - state.at_head_ms.context("a time")? > 5_000, "it speaks with {}: {state:?}", above.name());
+    }
+    let detail = child.state("default")?.detail.unwrap_or_default();
+    ensure!(detail.contains("retrying"), "the child says what is wrong with its parent: {detail:?}");
+    ensure!(clients[1].count(POSTS)? == OLD, "it serves what it has");
+    master.start()?;
+    wait_for(200)?;
+    write(&master, 1)?;
+    content::wait_all_equal(&[master.dir(), grandchild.dir()], READY)
+}
+
+/// The parent comes back with an older copy of its directory, with and without its master.
+fn a_child_waits(parent: Make) -> Result<()> {
+    let cluster = Cluster::new()?;
+    let mut chain = Chain::start(&cluster, parent, external)?;
+    let backup = cluster.path().join("backup");
+    chain.parent.kill9()?;
+    offline::copy(chain.parent.dir(), &backup)?;
+    chain.parent.start()?;
+    write(&chain.master, 7)?;
+    chain.wait_equal()?;
+    let before = offline::position(&chain.child.file("default"))?;
+
+    chain.parent.kill9()?;
+    chain.master.kill9()?;
+    offline::restore(&backup, chain.parent.dir())?;
+    chain.parent.start()?;
+    let state = chain.child.wait_state("default", PARENT_BEHIND)?;
+    ensure!(state.detail.is_some_and(|detail| detail.contains("behind") || detail.contains("at version")));
+    let agent = Client::new(&chain.child.agent.as_ref().context("an agent")?.url())?;
+    let metrics = agent.get("/metrics")?.ok()?.body;
+    ensure!(metrics.contains(r#"vski_sync_state{db="default",state="parent_behind"} 1"#), "{metrics}");
+    ensure!(chain.child.client()?.get("/readyz")?.ok()?.body.contains(PARENT_BEHIND));
+    ensure!(chain.child.client()?.count(POSTS)? == OLD + 7 && chain.parent.client()?.count(POSTS)? == OLD);
+    let asked = replica_of(&chain.parent, "e2e")?;
+    let question = format!(
+        "{}?db=default&epoch={}&version={}&chain={}",
+        route::CHANGESET,
+        before.epoch,
+        before.version,
+        before.chain
+    );
+    let waits = asked.get(&format!("{question}&held=0"))?;
+    ensure!(waits.status == 204 && waits.header(header::STANDING) == Some(PARENT_BEHIND), "{waits:?}");
+    ensure!(asked.get(&question)?.status == 409, "who does not wait is told what the log says");
+
+    chain.master.start()?;
+    chain.child.wait_state("default", "follow")?;
+    chain.wait_equal()?;
+    ensure!(told(&chain.child, "is behind this copy") == 1, "it is said once");
+
+    chain.parent.kill9()?;
+    offline::restore(&backup, chain.parent.dir())?;
+    chain.parent.start()?;
+    write(&chain.master, 1)?;
+    chain.wait_equal()?;
+    assert_only_followed(&chain.child)
+}
+
+#[test]
+fn a_child_waits_for_an_embedded_parent_that_came_back_older() -> Result<()> {
+    a_child_waits(embedded)
+}
+
+#[test]
+fn a_child_waits_for_a_parent_of_two_processes_that_came_back_older() -> Result<()> {
+    a_child_waits(external)
+}
+
+#[test]
+fn a_tail_that_the_master_lost_is_given_up_by_all() -> Result<()> {
+    let cluster = Cluster::new()?;
+    let mut chain = Chain::start(&cluster, external, embedded)?;
+    let backup = cluster.path().join("backup");
+    chain.master.kill9()?;
+    offline::copy(chain.master.dir(), &backup)?;
+    chain.master.start()?;
+    write(&chain.master, 4)?;
+    chain.wait_equal()?;
+    chain.master.kill9()?;
+    offline::restore(&backup, chain.master.dir())?;
+    chain.master.start()?;
+    chain.wait_equal().context("parent and child have converged")?;
+    for node in [&chain.parent, &chain.child] {
+        ensure!(node.client()?.count(POSTS)? == OLD, "{}", node.name());
+        let mut lost = String::new();
+        for file in std::fs::read_dir(node.dir().join(".vski/lost"))? {
+            lost.push_str(&std::fs::read_to_string(file?.path())?);
+        }
+        ensure!(lost.lines().filter(|line| line.contains("\"entry\"")).count() == 4, "{}: {lost}", node.name());
+    }
+    write(&chain.master, 1)?;
+    chain.wait_equal()
+}
+
+#[test]
+fn a_child_converges_after_its_parent_that_fell_off_the_masters_log() -> Result<()> {
+    let cluster = Cluster::new()?;
+    let master = cluster.master("master")?.env("RETENTION_BYTES", "20KiB");
+    let mut chain = Chain::start_with(&cluster, master, external, external)?;
+    chain.parent.kill9()?;
+    let left = offline::position(&chain.parent.file("default"))?.version;
+    eventually("the master has pruned what the parent needs", READY, || {
+        write(&chain.master, 20)?;
+        Ok(base(&chain.master)? > left)
+    })?;
+    chain.parent.start()?;
+    chain.wait_equal()?;
+    ensure!((told(&chain.parent, "has converged"), told(&chain.child, "has converged")) == (1, 1));
+    write(&chain.master, 1)?;
+    chain.wait_equal().context("entries are followed again")?;
+    assert_verified(&chain.child)
+}
+
+#[test]
+fn a_child_goes_on_with_its_parent_that_was_promoted() -> Result<()> {
+    let cluster = Cluster::new()?;
+    let Chain { mut master, mut parent, child } = Chain::start(&cluster, embedded, external)?;
+    master.kill9()?;
+    let promoted = process::run("promote", &mut parent.server.subcommand(&["promote"]), READY)?;
+    ensure!(promoted.status.success(), "{promoted:?}");
+    content::wait_all_equal(&[parent.dir(), child.dir()], READY).context("the server serves on as a replica's")?;
+    parent.stop()?;
+    parent = parent.env("REPLICA_MODE", "master");
+    parent.start()?;
+    write(&parent, 3)?;
+    content::wait_all_equal(&[parent.dir(), child.dir()], READY)?;
+    let position = offline::position(&child.file("default"))?;
+    ensure!(position.epoch.generation == 2, "{position}");
+    ensure!(child.client()?.count(POSTS)? == OLD + 3);
+    assert_only_followed(&child)?;
+    assert_verified(&child)
+}
+
+#[test]
+fn nodes_that_follow_each_other_say_so_and_serve_what_they_have() -> Result<()> {
+    let cluster = Cluster::new()?;
+    let Chain { master, mut parent, child } = Chain::start(&cluster, embedded, external)?;
+    parent.stop()?;
+    parent = parent.follow(&child);
+    parent.start()?;
+    let state = parent.wait_state("default", "retrying")?;
+    let detail = state.detail.context("a reason")?;
+    ensure!(detail.contains("child,parent") && detail.contains("set MASTER_URL"), "{detail}");
+    ensure!(told(&parent, "sync failed") > 0, "it is loud");
+    for node in [&parent, &child] {
+        ensure!(node.client()?.count(POSTS)? == OLD, "{}", node.name());
+    }
+    parent.stop()?;
+    parent = parent.follow(&master);
+    parent.start()?;
+    write(&master, 1)?;
+    content::wait_all_equal(&[master.dir(), parent.dir(), child.dir()], READY)?;
+    assert_only_followed(&child)
+}
+
+#[test]
+fn what_follows_a_parents_snapshot_is_kept_while_it_is_fetched_up_to_a_bound() -> Result<()> {
+    let cluster = Cluster::new()?;
+    let mut master = cluster.master("master")?;
+    master.start()?;
+    master.admin()?.create_collection(POSTS, &load::FIELDS)?;
+    let mut parent = external(&cluster, "parent", &master)?.env("RETENTION_BYTES", "8KiB");
+    parent.start()?;
+    parent.wait_ready()?;
+    let level = || content::wait_all_equal(&[master.dir(), parent.dir()], READY);
+    level()?;
+    let asks = replica_of(&parent, "e2e")?;
+    let manifest = asks.get(&format!("{}?db=default", route::SNAPSHOT))?.ok()?.json()?;
+    let file = format!("{}/{}", route::SNAPSHOT, manifest["id"].as_str().context("an id")?);
+    let at: vski_replication::position::Position = manifest["position"].as_str().context("a position")?.parse()?;
+    write(&master, 30)?;
+    level()?;
+    ensure!(base(&parent)? <= at.version, "the entries after the snapshot were pruned under its lease");
+    let part = reqwest::blocking::Client::new()
+        .get(format!("{}{file}", parent.server.url()))
+        .bearer_auth(replica_token("e2e"))
+        .header(RANGE, "bytes=0-99")
+        .send()?;
+    ensure!(part.status() == 206 && part.bytes()?.len() == 100);
+    ensure!(asks.get(&format!("{file}/ranges"))?.ok()?.json()?["position"] == manifest["position"]);
+    eventually("the lease is broken when the log has grown too large", READY, || {
+        write(&master, 20)?;
+        Ok(base(&parent)? > at.version)
+    })?;
+    let gone = asks.get(&file)?;
+    ensure!(gone.status == 410 && told(&parent, "snapshot lease broken") == 1, "{} {}", gone.status, gone.body);
+
+    let mut child = embedded(&cluster, "child", &parent)?;
+    child.start()?;
+    child.wait_ready()?;
+    content::wait_all_equal(&[master.dir(), child.dir()], READY)
+}
+
+#[test]
+fn a_child_waits_for_a_parent_that_has_nothing_yet_or_sets_its_file_aside() -> Result<()> {
+    let cluster = Cluster::new()?;
+    let mut master = cluster.master("master")?;
+    let mut parent = external(&cluster, "parent", &master)?;
+    let mut child = embedded(&cluster, "child", &parent)?;
+    parent.start()?;
+    child.start()?;
+    let refused = replica_of(&parent, "e2e")?.get(route::STATUS)?;
+    ensure!(refused.status == 503 && refused.header("retry-after").is_some(), "{refused:?}");
+    let state = child.wait_state("default", "retrying")?;
+    ensure!(state.detail.is_some_and(|detail| detail.contains("has not been copied")));
+    ensure!(child.client()?.get("/readyz")?.status == 503);
+    master.start()?;
+    let admin = master.admin()?;
+    admin.create_collection(POSTS, &load::FIELDS)?;
+    admin.create_database("shop")?;
+    write(&master, OLD)?;
+    [&parent, &child].into_iter().try_for_each(Node::wait_ready)?;
+    let dirs = [master.dir(), parent.dir(), child.dir()];
+    content::wait_all_equal(&dirs, READY)?;
+
+    parent.agent.as_mut().context("an agent")?.stop()?;
+    connection::writer(&parent.file("default"))?.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)")?;
+    std::fs::write(parent.file("default"), vec![0xA5; 20_000])?;
+    parent.agent.as_mut().context("an agent")?.start()?;
+    write(&master, 2)?;
+    content::wait_all_equal(&[master.dir(), child.dir()], READY)?;
+    ensure!(told(&child, "missing_on_master") + told(&child, "does not list") == 0, "it was never missing");
+    ensure!(told(&child, "has converged") == 0);
+    Ok(())
+}
