@@ -221,5 +221,9 @@ fn vacuum_is_refused_as_a_migration_and_by_sqlite3_costs_replicas_hashes_but_no_
         let fetched = after.1 - before.1;
         ensure!(fetched < 20_000, "{fetched} bytes were fetched although no row had changed");
     }
+    let before = pair.counted("vski_sync_converges_total")?;
+    sqlite3(&pair.replica.file("default"), "VACUUM")?;
+    pair.proves_equal().context("a replica's file was vacuumed")?;
+    ensure!(pair.counted("vski_sync_converges_total")? == before, "a replica's VACUUM led to a converge");
     Ok(())
 }

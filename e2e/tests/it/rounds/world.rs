@@ -212,7 +212,7 @@ impl World {
             _ => Network::CutAfter(random.random_range(0..4_000)),
         };
         let at = self.replica(random);
-        println!("{} from {}", format!("{network:?}"), self.nodes[at].node.name());
+        println!("the network of {}: {network:?}", self.nodes[at].node.name());
         self.nodes[at].network.set(network);
         self.write(3)?;
         self.replicas_serve()
@@ -224,7 +224,7 @@ impl World {
         if self.backup.exists() {
             std::fs::remove_dir_all(&self.backup)?;
         }
-        offline::copy(&self.master().dir().to_owned(), &self.backup)?;
+        offline::copy(self.nodes[self.master].node.dir(), &self.backup)?;
         self.master().start()
     }
 

@@ -115,7 +115,7 @@ fn a_statement_that_fails_is_named_and_leaves_renames_as_they_should_be() {
 fn a_kept_table_with_foreign_keys_holds_on_to_nothing_and_its_rows_are_exact() {
     let child =
         "CREATE TABLE picky (id INTEGER PRIMARY KEY, v ANY, x TEXT REFERENCES x (id) ON DELETE RESTRICT, t TEXT,
-        sum AS (id + 1)) STRICT";
+        sum INTEGER AS (id + 1)) STRICT";
     let fill = "INSERT INTO picky (id, v, x, t) VALUES (1, '1', 'a', '01'), (2, 1, 'b', NULL), (3, 1.0, 'c', ''), (4, x'31', 'd', 'é')";
     let conn = database();
     conn.execute_batch(&format!("{child}; {fill}")).unwrap();
