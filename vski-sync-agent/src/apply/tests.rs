@@ -34,6 +34,18 @@ fn rows_schema_and_promotion_arrive_in_one_transaction() {
 }
 
 #[test]
+fn a_copy_that_an_older_master_made_keeps_the_traces_of_what_is_applied() {
+    let mut master = Master::with_a_row();
+    master.conn.execute_batch("DROP TABLE _vski_trace").unwrap();
+    let (_dir, mut copy) = copy(&master);
+    let trace = Trace { trace_id: [1; 16], span_id: [2; 8], flags: 1 };
+    let entry = Entry { trace: Some(trace), ..master.changes("INSERT INTO t VALUES ('b', 2)") };
+    copy.apply(std::slice::from_ref(&entry)).unwrap();
+    equal(&master, &copy);
+    assert_eq!(changelog::entry(&copy.conn, entry.version).unwrap(), Some(entry));
+}
+
+#[test]
 fn what_was_applied_is_still_there_after_opening_again() {
     let mut master = Master::with_a_row();
     let (dir, mut copy) = copy(&master);
