@@ -24,7 +24,7 @@ use crate::names;
 use crate::position::SchemaHash;
 
 /// One row of `sqlite_master` that belongs to the schema.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Object {
     /// `table`, `index`, `trigger` or `view`.
     #[serde(rename = "type")]

@@ -8,7 +8,7 @@ use vski_replication::connection;
 use vski_replication::datadir::DataDir;
 use vski_replication::fault;
 use vski_replication::ranges::{Overview, RowHash, Shape, TableRanges, row_hash};
-use vski_replication::schema::diff;
+use vski_replication::schema::{self, Object, diff};
 
 use super::Report;
 use super::lost::Lost;
@@ -35,14 +35,18 @@ pub(super) struct Merge {
 }
 
 impl Merge {
-    /// Begins it, and makes the schema the snapshot's.
+    /// Begins it, and makes the schema the snapshot's, but for indexes that are not here: the rows as they are may
+    /// be such that they cannot be made.
     pub(super) fn begin(dir: &DataDir, db: &str, target: &Overview) -> Result<Self, AgentError> {
         let conn = connection::applier(&dir.database(db))?;
         conn.execute_batch("BEGIN IMMEDIATE")?;
         fault::sql("converge:begin")?;
         let position = changelog::head(&conn)?.position;
         let version = target.position.version;
-        let kept = diff::migrate_keeping(&conn, &target.objects, version)
+        let here: HashSet<Object> = schema::objects(&conn)?.into_iter().collect();
+        let early = |object: &&Object| object.kind != "index" || here.contains(*object);
+        let early: Vec<Object> = target.objects.iter().filter(early).cloned().collect();
+        let kept = diff::migrate_keeping(&conn, &early, version)
             .map_err(|source| AgentError::unreachable(version, source))?;
         fault::sql("converge:schema")?;
         let (spool, lost) = (Spool::open(dir, db)?, Lost::new(dir, db, position));
@@ -113,9 +117,11 @@ impl Merge {
         Ok(fault::sql("converge:table")?)
     }
 
-    /// Makes the log the snapshot's and commits. Entries after version `agreed` are lost.
+    /// Makes the missing indexes and the log the snapshot's, and commits. Entries after version `agreed` are lost.
     pub(super) fn finish(self, overview: &Overview, agreed: u64) -> Result<Report, AgentError> {
         let Self { conn, spool, mut lost, kept, deleted, inserted, fetched_bytes } = self;
+        let version = overview.position.version;
+        diff::migrate(&conn, &overview.objects).map_err(|source| AgentError::unreachable(version, source))?;
         let mut after = agreed;
         loop {
             let entries = changelog::read_after(&conn, after, ENTRIES_AT_ONCE)?;
