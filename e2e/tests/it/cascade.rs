@@ -158,7 +158,7 @@ fn a_chain_holds_the_same_under_load_whatever_happens_to_a_parent_of_two_process
 #[test]
 fn lag_is_measured_against_the_master_through_every_node_in_between() -> Result<()> {
     let cluster = Cluster::new()?;
-    let Chain { mut master, parent, child } = Chain::start(&cluster, external, embedded)?;
+    let Chain { mut master, mut parent, child } = Chain::start(&cluster, external, embedded)?;
     let mut grandchild = external(&cluster, "grandchild", &child)?;
     grandchild.start()?;
     grandchild.wait_ready()?;
@@ -188,6 +188,11 @@ fn lag_is_measured_against_the_master_through_every_node_in_between() -> Result<
     ensure!(detail.contains("retrying"), "the child says what is wrong with its parent: {detail:?}");
     ensure!(clients[1].count(POSTS)? == OLD, "it serves what it has");
     master.start()?;
+    wait_for(200)?;
+
+    parent.agent.as_mut().context("an agent")?.process()?.pause()?;
+    wait_for(503).context("nobody tells what the parent's server passes on")?;
+    parent.agent.as_mut().context("an agent")?.process()?.resume()?;
     wait_for(200)?;
     write(&master, 1)?;
     content::wait_all_equal(&[master.dir(), grandchild.dir()], READY)
@@ -227,6 +232,10 @@ fn a_child_waits(parent: Make) -> Result<()> {
     let waits = asked.get(&format!("{question}&held=0"))?;
     ensure!(waits.status == 204 && waits.header(header::STANDING) == Some(PARENT_BEHIND), "{waits:?}");
     ensure!(asked.get(&question)?.status == 409, "who does not wait is told what the log says");
+
+    let compared = verify(&chain.child, &[])?;
+    ensure!(compared.status.code() == Some(1), "{compared:?}");
+    ensure!(offline::position(&chain.child.file("default"))? == before, "nothing was undone");
 
     chain.master.start()?;
     chain.child.wait_state("default", "follow")?;
@@ -314,6 +323,29 @@ fn a_child_goes_on_with_its_parent_that_was_promoted() -> Result<()> {
     ensure!(child.client()?.count(POSTS)? == OLD + 3);
     assert_only_followed(&child)?;
     assert_verified(&child)
+}
+
+#[test]
+fn a_child_is_promoted_with_what_its_parent_has_and_its_doctor_knows_the_way() -> Result<()> {
+    let cluster = Cluster::new()?;
+    let Chain { mut master, parent, mut child } = Chain::start(&cluster, external, embedded)?;
+    let found = process::run("doctor", &mut child.server.subcommand(&["doctor"]), READY)?;
+    let text = found.stdout.join("\n");
+    ensure!(found.status.success() && text.contains("cascade") && text.contains("are parent"), "{found:?}");
+    child.stop()?;
+    write(&master, 2)?;
+    content::wait_all_equal(&[master.dir(), parent.dir()], READY)?;
+    master.kill9()?;
+    let plan = process::run("promote", &mut child.server.subcommand(&["promote", "--dry-run"]), READY)?;
+    ensure!(plan.stdout.join("").contains("from the replica"), "{plan:?}");
+    let promoted = process::run("promote", &mut child.server.subcommand(&["promote"]), READY)?;
+    let text = promoted.stdout.join("\n");
+    ensure!(promoted.status.success() && text.contains("2 entries came from the replica"), "{promoted:?}");
+    ensure!(!text.contains("still answers"), "{text}");
+    child = child.env("REPLICA_MODE", "master");
+    child.start()?;
+    ensure!(child.client()?.count(POSTS)? == OLD + 2);
+    Ok(())
 }
 
 #[test]

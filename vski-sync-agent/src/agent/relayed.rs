@@ -112,3 +112,65 @@ fn told(parent: Position, here: Position) -> String {
 fn order(position: Position) -> (u64, u64) {
     (position.epoch.generation, position.version)
 }
+
+#[cfg(test)]
+mod tests {
+    use vski_replication::position::{Chain, Epoch, EpochId};
+
+    use super::*;
+    use crate::source::Relay;
+
+    fn at(generation: u64, version: u64) -> Position {
+        Position { epoch: Epoch { generation, id: EpochId([0; 8]) }, version, chain: Chain([0; 32]) }
+    }
+
+    /// Asked at 10 s and answered at 12 s by a log that ends at version 5.
+    fn answer(relay: Option<Relay>, changes: Changes) -> Answer {
+        let database_id = DatabaseId([1; 16]);
+        Answer { database_id, head: at(1, 5), relay, asked_ms: 10_000, answered_ms: 12_000, changes }
+    }
+
+    fn relay(head: Option<(Position, i64)>, lag_ms: Option<i64>) -> Option<Relay> {
+        Some(Relay { head, lag_ms, state: "follow".to_owned() })
+    }
+
+    #[test]
+    fn a_master_speaks_for_itself() {
+        let seen = Seen::of(&answer(None, Changes::AtHead), Duration::ZERO);
+        assert_eq!((seen.head, seen.head_ms, seen.at_head_ms), (at(1, 5), Some(10_000), Some(10_000)));
+        let waited = Seen::of(&answer(None, Changes::AtHead), Duration::from_secs(2));
+        assert_eq!(waited.at_head_ms, Some(12_000), "nothing new came while it was waited for");
+        let entries = Seen::of(&answer(None, Changes::Entries(Vec::new())), Duration::ZERO);
+        assert_eq!(entries.at_head_ms, Some(12_000));
+    }
+
+    #[test]
+    fn what_a_replica_passes_on_is_as_old_as_it_says() {
+        let known = relay(Some((at(1, 9), 4_000)), Some(6_000));
+        let seen = Seen::of(&answer(known, Changes::AtHead), Duration::ZERO);
+        assert_eq!((seen.head, seen.head_ms, seen.at_head_ms), (at(1, 9), Some(6_000), Some(4_000)));
+        // Its log may be further than what it wrote down of the master.
+        let older = Seen::of(&answer(relay(Some((at(1, 3), 4_000)), None), Changes::AtHead), Duration::ZERO);
+        assert_eq!((older.head, older.head_ms, older.at_head_ms), (at(1, 5), Some(6_000), None));
+        let nothing = Seen::of(&answer(relay(None, None), Changes::AtHead), Duration::ZERO);
+        assert_eq!((nothing.head, nothing.head_ms, nothing.at_head_ms), (at(1, 5), None, None));
+    }
+
+    #[test]
+    fn older_knowledge_of_the_master_does_not_replace_newer() {
+        let mut state = DatabaseState::new("default", "follow");
+        for (head, age_ms, expected) in [
+            (at(1, 9), 4_000, at(1, 9)),
+            (at(1, 8), 4_001, at(1, 9)),
+            // The master was asked since, and had lost its tail.
+            (at(1, 7), 3_999, at(1, 7)),
+            (at(2, 6), 3_998, at(2, 6)),
+        ] {
+            let known = relay(Some((head, age_ms)), None);
+            Seen::of(&answer(known, Changes::AtHead), Duration::ZERO).note_head(&mut state);
+            assert_eq!(state.head, Some(expected), "{head} {age_ms}");
+        }
+        state.position = Some(at(1, 5));
+        assert_eq!(state.entries_behind(), Some(1));
+    }
+}

@@ -69,6 +69,46 @@ async fn an_overloaded_master_says_when_to_come_back() {
     assert_eq!(changeset(&source).await.unwrap_err().retry_after(), Some(Duration::from_secs(7)));
 }
 
+/// A replica's answer to somebody who is further: it is this node's parent or, by `path`, its child too.
+fn replicas(path: &'static str) -> Response {
+    let position = Master::new().position();
+    let mut response = StatusCode::NO_CONTENT.into_response();
+    for (name, value) in [
+        (header::REPLICA_MODE, "replica".to_owned()),
+        (header::PATH, path.to_owned()),
+        (header::STANDING, names::PARENT_BEHIND.to_owned()),
+        (header::HEAD, position.to_string()),
+        (header::DATABASE_ID, DatabaseId([1; 16]).to_string()),
+        (header::MASTER_HEAD, position.to_string()),
+        (header::MASTER_HEAD_AGE, "1500".to_owned()),
+        (header::LAG, u64::MAX.to_string()),
+        (header::STATE, "follow".to_owned()),
+    ] {
+        response.headers_mut().insert(name, value.parse().unwrap());
+    }
+    response
+}
+
+#[tokio::test]
+async fn a_replica_in_between_passes_on_what_it_knows_and_which_nodes_there_are() {
+    let source = answering(|| replicas("r002,r003")).await;
+    assert_eq!((source.upstream(), source.is_replica()), (None, false));
+    let answer = changeset(&source).await.unwrap();
+    assert!(matches!(answer.changes, Changes::ParentBehind));
+    let relay = answer.relay.unwrap();
+    assert_eq!((relay.head.unwrap().1, relay.state.as_str()), (1_500, "follow"));
+    assert!(clock::now_ms().checked_sub(relay.lag_ms.unwrap()).is_some_and(|time| time > 0), "a bounded age");
+    assert_eq!((source.upstream().as_deref(), source.is_replica()), (Some("r002,r003"), true));
+}
+
+#[tokio::test]
+async fn a_replica_that_follows_this_node_is_not_followed() {
+    let source = answering(|| replicas("r002,r001")).await;
+    let error = changeset(&source).await.unwrap_err().to_string();
+    assert!(error.contains("r002,r001") && error.contains("MASTER_URL"), "{error}");
+    assert_eq!(source.upstream(), None);
+}
+
 #[tokio::test]
 async fn an_answer_without_the_masters_head_is_malformed() {
     let source = answering(|| StatusCode::NO_CONTENT.into_response()).await;

@@ -244,6 +244,24 @@ async fn a_database_that_the_master_lists_no_more_is_kept() {
 }
 
 #[tokio::test]
+async fn a_database_that_the_replica_in_between_is_still_to_copy_is_neither_missing_nor_forgotten() {
+    let master = FakeMaster::start([("default", Master::with_a_row()), ("shop", Master::with_a_row())]).await;
+    let replica = Replica::new();
+    master.lock().awaited.insert("shop".to_owned());
+    let agent = replica.start(&master, HOUR, &[]);
+    assert_eq!(agent.sync_now().await.outcome, Outcome::AtHead);
+    assert!(!agent.is_ready(), "shop is to come");
+    master.lock().awaited.clear();
+    assert_eq!(agent.sync_now().await.outcome, Outcome::AtHead);
+    assert!(agent.is_ready());
+    master.lock().awaited.insert("shop".to_owned());
+    let Outcome::Failed(reason) = agent.sync_now().await.outcome else { panic!("it is at nobody's head") };
+    assert!(reason.contains("shop") && reason.contains("not copied yet"), "{reason}");
+    assert_eq!(state(&agent, "shop").state, "retrying");
+    agent.shutdown().await;
+}
+
+#[tokio::test]
 async fn a_file_that_is_no_database_of_ours_is_kept_aside_and_fetched_anew() {
     let master = FakeMaster::start([("default", Master::with_a_row())]).await;
     let replica = Replica::new();

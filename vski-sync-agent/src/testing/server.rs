@@ -31,6 +31,8 @@ pub(crate) const SECRET: &str = "a secret that is long enough for tests";
 #[derive(Default)]
 pub(crate) struct Inner {
     pub(crate) dbs: BTreeMap<String, Master>,
+    /// Databases that it does not have now, as a replica in between that copies them itself.
+    pub(crate) awaited: BTreeSet<String>,
     snapshots: BTreeMap<String, Vec<u8>>,
     /// First bytes of the chunks that were asked for, in order.
     pub(crate) chunks: Vec<u64>,
@@ -121,7 +123,7 @@ async fn status(State(master): State<FakeMaster>, Query(query): Query<BTreeMap<S
         }
     }
     let inner = master.lock();
-    let list = inner.dbs.iter().map(|(name, db)| {
+    let list = inner.dbs.iter().filter(|(name, _)| !inner.awaited.contains(*name)).map(|(name, db)| {
         let position = db.position();
         json!({
             "name": name, "size": 0, "sha256": position.chain, "schemaVersion": 1, "databaseId": db.id,
@@ -129,7 +131,7 @@ async fn status(State(master): State<FakeMaster>, Query(query): Query<BTreeMap<S
             "schemaHash": schema::hash(&db.conn).unwrap(), "headTime": 0,
         })
     });
-    Json(json!({ "dbs": list.collect::<Vec<_>>() }))
+    Json(json!({ "dbs": list.collect::<Vec<_>>(), "awaited": inner.awaited }))
 }
 
 #[derive(Deserialize)]
@@ -160,6 +162,9 @@ async fn changeset(
 
 fn answer(master: &FakeMaster, db: &str, position: Position) -> Response {
     let inner = master.lock();
+    if inner.awaited.contains(db) {
+        return refuse(StatusCode::SERVICE_UNAVAILABLE, "it is not copied yet");
+    }
     let Some(db) = inner.dbs.get(db) else { return refuse(StatusCode::NOT_FOUND, "no such database") };
     let mut response = match changelog::standing(&db.conn, position).unwrap() {
         Standing::AtHead => StatusCode::NO_CONTENT.into_response(),
