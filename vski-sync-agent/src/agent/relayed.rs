@@ -127,7 +127,7 @@ mod tests {
     /// Asked at 10 s and answered at 12 s by a log that ends at version 5.
     fn answer(relay: Option<Relay>, changes: Changes) -> Answer {
         let database_id = DatabaseId([1; 16]);
-        Answer { database_id, head: at(1, 5), relay, asked_ms: 10_000, answered_ms: 12_000, changes }
+        Answer { database_id, head: at(1, 5), relay, asked_ms: 10_000, answered_ms: 12_000, changes, pulled: None }
     }
 
     fn relay(head: Option<(Position, i64)>, lag_ms: Option<i64>) -> Option<Relay> {
