@@ -91,7 +91,7 @@ fn replicas(path: &'static str) -> Response {
 
 #[tokio::test]
 async fn a_replica_in_between_passes_on_what_it_knows_and_which_nodes_there_are() {
-    let source = answering(|| replicas("r002,r003")).await;
+    let source = serving(|| replicas("r002,r003")).await;
     assert_eq!((source.upstream(), source.is_replica()), (None, false));
     let answer = changeset(&source).await.unwrap();
     assert!(matches!(answer.changes, Changes::ParentBehind));
@@ -103,7 +103,7 @@ async fn a_replica_in_between_passes_on_what_it_knows_and_which_nodes_there_are(
 
 #[tokio::test]
 async fn a_replica_that_follows_this_node_is_not_followed() {
-    let source = answering(|| replicas("r002,r001")).await;
+    let source = serving(|| replicas("r002,r001")).await;
     let error = changeset(&source).await.unwrap_err().to_string();
     assert!(error.contains("r002,r001") && error.contains("MASTER_URL"), "{error}");
     assert_eq!(source.upstream(), None);
