@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
@@ -6,23 +6,37 @@ use e2e::client::Client;
 use e2e::{Cluster, eventually};
 use serde_json::json;
 
-/// Name to type, as docs/OPERATIONS.md has it.
-fn documented() -> Result<BTreeMap<String, String>> {
+/// A metric's type and the names of its labels.
+type Metric = (String, BTreeSet<String>);
+
+/// The metrics by name, as docs/OPERATIONS.md has them.
+fn documented() -> Result<BTreeMap<String, Metric>> {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/OPERATIONS.md");
     let text = std::fs::read_to_string(file).context("read OPERATIONS.md")?;
     let rows = text.lines().filter_map(|line| line.strip_prefix("| `vski_"));
     rows.map(|row| {
         let (name, rest) = row.split_once("` | ").context("a row of the table")?;
-        Ok((format!("vski_{name}"), rest.split(" |").next().unwrap_or_default().to_owned()))
+        let mut cells = rest.split('|').map(str::trim);
+        let (kind, labels) = (cells.next().context("a type")?, cells.next().context("labels")?);
+        let labels = labels.split(", ").filter(|label| !label.is_empty()).map(str::to_owned).collect();
+        Ok((format!("vski_{name}"), (kind.to_owned(), labels)))
     })
     .collect()
 }
 
-/// Name to type, as a process tells.
-fn exported(client: &Client) -> Result<BTreeMap<String, String>> {
+/// The metrics by name, as a process tells.
+fn exported(client: &Client) -> Result<BTreeMap<String, Metric>> {
     let text = client.get("/metrics")?.ok()?.body;
     let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
-    Ok(types.map(|(name, kind)| (name.to_owned(), kind.to_owned())).collect())
+    Ok(types.map(|(name, kind)| (name.to_owned(), (kind.to_owned(), labels(&text, name)))).collect())
+}
+
+/// The labels of a metric's first sample; `le` belongs to the format.
+fn labels(text: &str, name: &str) -> BTreeSet<String> {
+    let samples = text.lines().filter_map(|line| line.strip_prefix(name));
+    let sample = samples.map(|rest| ["_bucket", ""].iter().find_map(|end| rest.strip_prefix(end)?.strip_prefix('{')));
+    let names = sample.flatten().next().unwrap_or_default().split("\",").filter_map(|pair| pair.split_once("=\""));
+    names.map(|(name, _)| name.to_owned()).filter(|name| name != "le").collect()
 }
 
 #[test]

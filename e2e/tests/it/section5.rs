@@ -52,6 +52,12 @@ fn assert_stopped(replica: &Node, state: &str, records: u64) -> Result<()> {
         ensure!(reply.body.contains(state), "it tells {} {}", reply.status, reply.body);
         Ok(true)
     })?;
+    let told = replica.server.lines().into_iter().find(|line| line.contains("sync stopped")).context("sync stopped")?;
+    let field = |name| e2e::output::log_field(&told, name);
+    ensure!(field("state").as_deref() == Some(state) && field("error_name").as_deref() == Some(state), "{told}");
+    let told = field("remedy").context("a remedy")?;
+    let last = replica.state("default")?.last_error.context("the last error")?;
+    ensure!(last.name == state && last.remedy == told, "node.db tells {last:?}");
     ensure!(client.count("posts")? == records, "it no longer serves what it has");
     ensure!(client.all_records("posts")?.len() as u64 == records, "its list is another than its count");
     Ok(())

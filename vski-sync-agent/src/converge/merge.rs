@@ -46,8 +46,8 @@ impl Merge {
         let here: HashSet<Object> = schema::objects(&conn)?.into_iter().collect();
         let early = |object: &&Object| object.kind != "index" || here.contains(*object);
         let early: Vec<Object> = target.objects.iter().filter(early).cloned().collect();
-        let kept = diff::migrate_keeping(&conn, &early, version)
-            .map_err(|source| AgentError::unreachable(version, source))?;
+        let kept =
+            diff::migrate_keeping(&conn, &early, version).map_err(|source| AgentError::unreachable(version, source))?;
         fault::sql("converge:schema")?;
         let (spool, lost) = (Spool::open(dir, db)?, Lost::new(dir, db, position));
         Ok(Self { conn, spool, lost, kept, deleted: 0, inserted: 0, fetched_bytes: 0 })
