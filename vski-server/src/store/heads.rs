@@ -38,15 +38,21 @@ impl Heads {
         }
         let (sender, receiver) = watch::channel(None);
         watched.insert(db.to_owned(), sender.clone());
-        let (heads, db) = (self.clone(), db.to_owned());
-        tokio::task::spawn_blocking(move || {
+        let (heads, name) = (self.clone(), db.to_owned());
+        // No thread of the runtime's: it may wait for as long as a replica follows this one.
+        let spawned = std::thread::Builder::new().name("heads".to_owned()).spawn(move || {
             let mut open = None;
-            while heads.is_waited_for(&db, &sender) {
+            while heads.is_waited_for(&name, &sender) {
                 let head = look(&mut open, &reader);
                 sender.send_if_modified(|known| std::mem::replace(known, head) != head);
                 std::thread::sleep(LOOK_EVERY);
             }
         });
+        if let Err(error) = spawned {
+            // Whoever waits gives up in time; the next one tries again.
+            tracing::warn!(db, %error, "cannot start a thread that looks for new entries");
+            watched.remove(db);
+        }
         receiver
     }
 
