@@ -118,7 +118,7 @@ impl Promotion {
     async fn hand_over(&self, source: &Source) -> Result<bool, Failure> {
         match source.hand_over().await {
             Ok(()) => Ok(true),
-            Err(SourceError::NotFound { .. } | SourceError::NotAMaster) => Ok(false),
+            Err(SourceError::NotFound { .. }) => Ok(false),
             Err(error) => {
                 let reason = error::chain(&error);
                 self.insist(&format!("the old master answers and does not stop taking writes: {reason}"))?;
