@@ -64,7 +64,7 @@ async fn of_the_source() -> Vec<SourceError> {
         SourceError::NotAMaster,
         SourceError::NotVski { call, status: 200, content_type: "text/html".to_owned() },
         SourceError::NotFound { call, reason: reason() },
-        SourceError::Overloaded { call, retry_after: None },
+        SourceError::Overloaded { call, reason: reason(), retry_after: None },
         SourceError::Refused { call, status: 500, reason: reason() },
         SourceError::Malformed { call, reason: reason() },
     ]

@@ -121,7 +121,7 @@ impl Source {
             // A snapshot whose lease was broken is as gone as one whose lease has ended.
             StatusCode::NOT_FOUND | StatusCode::GONE => SourceError::NotFound { call, reason },
             StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => {
-                SourceError::Overloaded { call, retry_after: retry_after(&headers) }
+                SourceError::Overloaded { call, reason, retry_after: retry_after(&headers) }
             }
             status if status.is_redirection() => SourceError::Refused {
                 call,

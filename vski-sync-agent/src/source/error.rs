@@ -71,10 +71,12 @@ pub enum SourceError {
         reason: String,
     },
     /// 503 or 429: later.
-    #[error("use the master's {call}: it is overloaded or stopping")]
+    #[error("use the master's {call}: not now: {reason}")]
     Overloaded {
         /// The call.
         call: &'static str,
+        /// What the master said.
+        reason: String,
         /// When it wants to be asked again.
         retry_after: Option<Duration>,
     },
