@@ -36,6 +36,7 @@ fn a_garbage_file_on_the_master_is_named_and_the_other_databases_go_on() -> Resu
     ] {
         ensure!(reply.status == 503 && reply.header("retry-after").is_some(), "{reply:?}");
         ensure!(reply.body.contains("database shop cannot be used") && reply.body.contains("restore it"), "{reply:?}");
+        ensure!(!reply.body.contains(&*master.dir().to_string_lossy()), "it tells clients where the directory lies");
     }
     let again = master.admin()?.send(Method::POST, "/api/databases", Some(&json!({"name": "shop"})))?;
     ensure!(again.status == 400 && again.body.contains("exists already"), "{again:?}");

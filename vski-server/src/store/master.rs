@@ -152,6 +152,8 @@ impl Master {
             return Err(StoreError::Invalid(format!("{reason}; {remedy}")));
         }
         tracing::error!(db = name, error = reason, remedy, "a database cannot be used; the others are served");
+        // Where the directory lies is no client's business.
+        let reason = reason.replace(&format!("{}/", self.dir.root().display()), "");
         self.unusable.insert(name, format!("{reason}; {remedy}"));
         Ok(())
     }

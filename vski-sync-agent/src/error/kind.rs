@@ -180,11 +180,11 @@ kinds! {
 mod tests {
     use super::*;
 
-    /// The rows of the table "Errors" in docs/OPERATIONS.md.
-    fn documented() -> Vec<String> {
+    /// The rows of the tables in a section of docs/OPERATIONS.md.
+    fn documented(title: &str) -> Vec<String> {
         let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/OPERATIONS.md");
         let text = std::fs::read_to_string(file).unwrap();
-        let section = text.split("\n## Errors\n").nth(1).expect("a section Errors");
+        let section = text.split(&format!("\n## {title}\n")).nth(1).expect("a section of that title");
         let section = section.split("\n## ").next().unwrap();
         section.lines().filter(|line| line.starts_with("| `")).map(str::to_owned).collect()
     }
@@ -195,7 +195,16 @@ mod tests {
             format!("| `{}` | `{}` | {} | {} |", kind.name(), kind.state(), kind.meaning(), kind.remedy())
         };
         let expected: Vec<String> = ErrorKind::ALL.iter().map(row).collect();
-        assert_eq!(documented(), expected, "the table should be:\n{}", expected.join("\n"));
+        assert_eq!(documented("Errors"), expected, "the table should be:\n{}", expected.join("\n"));
+    }
+
+    #[test]
+    fn the_operators_table_of_states_has_every_state_that_an_error_leads_to() {
+        let rows = documented("States of a database on a replica");
+        let told: Vec<&str> = rows.iter().filter_map(|row| row.split('`').nth(1)).collect();
+        for kind in ErrorKind::ALL {
+            assert!(told.contains(&kind.state()), "{} is not in {told:?}", kind.state());
+        }
     }
 
     #[test]
