@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, ensure};
 use e2e::cluster::READY;
 use e2e::program::Program;
-use e2e::{Cluster, Node, eventually, load, offline, process, programs};
+use e2e::{Cluster, Node, content, eventually, load, offline, process, programs};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use reqwest::Method;
@@ -20,6 +20,8 @@ const ROUNDS: u32 = 40;
 
 struct World {
     trio: Trio,
+    /// Follows the external replica.
+    child: Node,
     random: StdRng,
     /// The master's directory as it was once.
     backup: PathBuf,
@@ -30,8 +32,11 @@ struct World {
 fn whatever_happens_to_the_nodes_they_prove_equal_at_the_end() -> Result<()> {
     let cluster = Cluster::new()?;
     let trio = Trio::start(&cluster, Node::start)?;
+    let mut child = cluster.embedded("child", &trio.external)?;
+    child.start()?;
+    child.wait_ready()?;
     let random = StdRng::seed_from_u64(load::seed()?);
-    let mut world = World { trio, random, backup: cluster.path().join("backup"), written: 0 };
+    let mut world = World { trio, child, random, backup: cluster.path().join("backup"), written: 0 };
     world.write()?;
     world.take_backup()?;
     for round in 1..=rounds()? {
@@ -59,7 +64,7 @@ impl World {
             }
             4..6 => {
                 // Not the master: a frozen one answers nothing, and each write would wait for its time-out.
-                let which = self.random.random_range(1..4);
+                let which = self.random.random_range(1..5);
                 self.program(which)?.process()?.pause()?;
                 let written = self.write();
                 self.program(which)?.process()?.resume()?;
@@ -78,7 +83,7 @@ impl World {
     }
 
     fn victim(&mut self) -> Result<&mut Program> {
-        let which = self.random.random_range(0..4);
+        let which = self.random.random_range(0..5);
         self.program(which)
     }
 
@@ -87,6 +92,7 @@ impl World {
             0 => Ok(&mut self.trio.master.server),
             1 => Ok(&mut self.trio.embedded.server),
             2 => Ok(&mut self.trio.external.server),
+            3 => Ok(&mut self.child.server),
             _ => self.trio.external.agent.as_mut().context("the external replica has an agent"),
         }
     }
@@ -138,11 +144,12 @@ impl World {
         self.take_backup()
     }
 
-    /// Every replica compares itself with the master, row by row, and mends what nobody has noticed yet.
+    /// Every replica compares itself with the node that it follows, row by row, and mends what nobody has noticed yet.
     fn prove(&mut self) -> Result<()> {
         for (replica, program) in [
             ("embedded", &self.trio.embedded.server),
             ("external", self.trio.external.agent.as_ref().context("an agent")?),
+            ("child", &self.child.server),
         ] {
             let settings = program.subcommand(&["verify"]);
             eventually(&format!("{replica} is verified"), READY, || {
@@ -154,7 +161,8 @@ impl World {
                 Ok(true)
             })?;
         }
-        self.trio.wait_equal()
+        self.trio.wait_equal()?;
+        content::wait_all_equal(&[self.trio.external.dir(), self.child.dir()], READY)
     }
 }
 
