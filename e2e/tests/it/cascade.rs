@@ -8,6 +8,7 @@ use e2e::load::{self, Load};
 use e2e::process;
 use e2e::program::Program;
 use e2e::{Cluster, Node, content, eventually, offline};
+use reqwest::Method;
 use reqwest::header::RANGE;
 use serde_json::json;
 use vski_replication::names::{PARENT_BEHIND, header, route};
@@ -258,6 +259,56 @@ fn a_child_waits_for_an_embedded_parent_that_came_back_older() -> Result<()> {
 #[test]
 fn a_child_waits_for_a_parent_of_two_processes_that_came_back_older() -> Result<()> {
     a_child_waits(external)
+}
+
+#[test]
+fn a_child_that_comes_from_the_master_waits_for_a_parent_that_asks_seldom() -> Result<()> {
+    let cluster = Cluster::new()?;
+    let Chain { master, mut parent, mut child } = Chain::start(&cluster, embedded, external)?;
+    parent.stop()?;
+    child.stop()?;
+    parent = parent.env("SYNC_MODE", "interval").env("SYNC_INTERVAL", "3600");
+    parent.start()?;
+    parent.wait_state("default", "follow")?;
+    write(&master, 3)?;
+    child = child.follow(&master);
+    child.start()?;
+    content::wait_all_equal(&[master.dir(), child.dir()], READY)?;
+    child.stop()?;
+    child = child.follow(&parent);
+    child.start()?;
+    child.wait_state("default", PARENT_BEHIND)?;
+    ensure!(child.client()?.count(POSTS)? == OLD + 3 && parent.client()?.count(POSTS)? == OLD);
+    replica_of(&parent, "e2e")?.send(Method::POST, route::SYNC, None)?.ok()?;
+    child.wait_state("default", "follow")?;
+    content::wait_all_equal(&[master.dir(), parent.dir(), child.dir()], READY)?;
+    assert_only_followed(&child)
+}
+
+#[test]
+fn a_child_of_a_parent_that_has_stopped_says_why_it_is_old() -> Result<()> {
+    let cluster = Cluster::new()?;
+    let Chain { master, mut parent, child } = Chain::start(&cluster, embedded, external)?;
+    let mut stranger = cluster.master("stranger")?;
+    stranger.start()?;
+    parent.stop()?;
+    parent = parent.follow(&stranger);
+    parent.start()?;
+    eventually("the child tells what its parent's state is", READY, || {
+        let state = child.state("default")?;
+        let detail = state.detail.unwrap_or_default();
+        ensure!(state.state == "follow" && detail.contains("foreign_master"), "{}: {detail}", state.state);
+        Ok(true)
+    })?;
+    eventually("its lag grows", READY, || Ok(child.client()?.get("/readyz?max_lag=8s")?.status == 503))?;
+    ensure!(child.client()?.count(POSTS)? == OLD);
+    parent.stop()?;
+    parent = parent.follow(&master);
+    parent.start()?;
+    write(&master, 1)?;
+    content::wait_all_equal(&[master.dir(), parent.dir(), child.dir()], READY)?;
+    eventually("all is well", READY, || Ok(child.state("default")?.detail.is_none()))?;
+    assert_only_followed(&child)
 }
 
 #[test]
