@@ -5,8 +5,8 @@
 //! talks to a node, [`load`] writes to it and remembers what was acknowledged, [`content`] compares data directories,
 //! [`offline`] edits those of stopped nodes. [`proxy`] is the network between nodes, [`shell`] an administrator's sqlite3.
 //!
-//! Environment: `VSKI_BIN_DIR` (where the binaries are), `VSKI_SEED` (repeats a random run), `VSKI_ROUNDS` (how many
-//! kills), `VSKI_KEEP` (set: data directories stay), `RUST_LOG` (passed on to the programs).
+//! Environment: `VSKI_BIN_DIR` (where the binaries are), `VSKI_SEED` (repeats a random run), `VSKI_ROUNDS` (how many random
+//! rounds), `VSKI_KEEP` (set: data directories stay), `RUST_LOG` (passed on to the programs).
 
 /// Wait for a condition, with a deadline.
 pub mod eventually;
