@@ -6,8 +6,8 @@
 //! [`offline`] edits those of stopped nodes. [`proxy`] is the network between nodes, [`shell`] an administrator's sqlite3,
 //! [`faults`] lists where programs can be made to die or fail.
 //!
-//! Environment: `VSKI_BIN_DIR` (where the binaries are), `VSKI_SEED` (repeats a random run), `VSKI_ROUNDS` (how many
-//! kills), `VSKI_KEEP` (set: data directories stay), `RUST_LOG` (passed on to the programs).
+//! Environment: `VSKI_BIN_DIR` (where the binaries are), `VSKI_SEED` (repeats a random run), `VSKI_ROUNDS` (how many random
+//! rounds), `VSKI_KEEP` (set: data directories stay), `RUST_LOG` (passed on to the programs).
 
 /// Wait for a condition, with a deadline.
 pub mod eventually;
