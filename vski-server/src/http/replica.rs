@@ -156,7 +156,8 @@ async fn changeset(
 
 /// Waits until the log may have something else to say to `peer`, or the deadline; `false` at the end of this process.
 async fn news(app: &App, db: &str, peer: Position, waits: bool, deadline: Instant) -> Result<bool, ApiError> {
-    let is_news = |head: &Head| if waits { !relay::is_ahead(peer, head.position) } else { head.position != peer };
+    // What is announced, or was looked at, may be older than what the log said.
+    let is_news = |head: &Head| !relay::is_ahead(peer, head.position) && (waits || head.position != peer);
     let news = async {
         match &app.databases {
             Databases::Master(master) => {
