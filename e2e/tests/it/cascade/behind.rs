@@ -40,7 +40,10 @@ fn a_child_waits(parent: Make) -> Result<()> {
     let agent = Client::new(&chain.child.agent.as_ref().context("an agent")?.url())?;
     let metrics = agent.get("/metrics")?.ok()?.body;
     ensure!(metrics.contains(r#"vski_sync_state{db="default",state="parent_behind"} 1"#), "{metrics}");
-    ensure!(chain.child.client()?.get("/readyz")?.ok()?.body.contains(PARENT_BEHIND));
+    // The server looks into node.db now and then.
+    eventually("the child's server tells it too", READY, || {
+        Ok(chain.child.client()?.get("/readyz")?.ok()?.body.contains(PARENT_BEHIND))
+    })?;
     ensure!(chain.child.client()?.count(POSTS)? == OLD + 7 && chain.parent.client()?.count(POSTS)? == OLD);
     let asked = replica_of(&chain.parent, "e2e")?;
     let question = format!(
