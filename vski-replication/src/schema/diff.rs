@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use rusqlite::Connection;
+use rusqlite::{Connection, ErrorCode};
 
 use super::sql::{Token, quote_name, tokens};
 use super::{Object, hash, keep, objects};
@@ -64,7 +64,11 @@ pub fn migrate_keeping(conn: &Connection, target: &[Object], version: u64) -> Re
     let mut kept = Vec::new();
     for table in local.iter().filter(|object| object.kind == "table") {
         let wanted = target.iter().find(|object| object.kind == "table" && object.name == table.name);
-        if !wanted.is_some_and(|wanted| same_sql(table, wanted) || add_columns(table, wanted).is_ok()) {
+        let reached = match wanted {
+            Some(wanted) => same_sql(table, wanted) || takes_columns(conn, table, wanted)?,
+            None => false,
+        };
+        if !reached {
             kept.push(table.name.clone());
         }
     }
@@ -73,6 +77,22 @@ pub fn migrate_keeping(conn: &Connection, target: &[Object], version: u64) -> Re
     }
     migrate(conn, target)?;
     Ok(kept)
+}
+
+/// Whether ADD COLUMN leads from one table to the other with the rows that are there: SQLite refuses, for one, a column
+/// that may not be NULL and has no default where there are rows. Tried in a savepoint that is rolled back.
+fn takes_columns(conn: &Connection, here: &Object, wanted: &Object) -> Result<bool, MigrateError> {
+    let Ok(statements) = add_columns(here, wanted) else { return Ok(false) };
+    conn.execute_batch("SAVEPOINT trying")?;
+    let tried = statements.iter().try_for_each(|statement| conn.execute_batch(statement));
+    conn.execute_batch("ROLLBACK TO trying; RELEASE trying")?;
+    match tried {
+        Ok(()) => Ok(true),
+        Err(error) => match error.sqlite_error_code() {
+            Some(ErrorCode::Unknown | ErrorCode::ConstraintViolation) => Ok(false),
+            _ => Err(error.into()),
+        },
+    }
 }
 
 fn set_aside(conn: &Connection, local: &[Object], tables: &[String], version: u64) -> Result<(), MigrateError> {
@@ -248,6 +268,22 @@ mod tests {
         conn.execute_batch("DROP TABLE t; CREATE TABLE t (other)").unwrap();
         migrate_keeping(&conn, &target, 9).unwrap();
         assert_eq!(hash(&conn).unwrap(), crate::schema::hash_objects(&target));
+    }
+
+    #[test]
+    fn a_table_whose_rows_do_not_take_the_new_column_is_set_aside() {
+        let target = "CREATE TABLE t (id INTEGER PRIMARY KEY, must TEXT NOT NULL)";
+        let target = objects(&database(target)).unwrap();
+        for (rows, expected) in [("", 0), ("INSERT INTO t VALUES (1)", 1)] {
+            let conn = database(&format!("CREATE TABLE t (id INTEGER PRIMARY KEY); {rows}"));
+            let kept = migrate_keeping(&conn, &target, 9).unwrap();
+            assert_eq!(hash(&conn).unwrap(), crate::schema::hash_objects(&target));
+            let found: i64 = kept
+                .iter()
+                .map(|_| conn.query_row("SELECT count(*) FROM _vski_kept_t_9", [], |row| row.get::<_, i64>(0)).unwrap())
+                .sum();
+            assert_eq!(found, expected, "{rows}");
+        }
     }
 
     #[test]
