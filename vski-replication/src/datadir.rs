@@ -157,7 +157,7 @@ impl DataDir {
         self.private().join("incoming")
     }
 
-    /// Where a master keeps copies that replicas fetch.
+    /// Where a server keeps copies that replicas fetch; on a replica with their leases, see [`crate::lease`].
     #[must_use]
     pub fn snapshots(&self) -> PathBuf {
         self.private().join("snapshots")

@@ -136,6 +136,10 @@ fn load_passes_through(parent: Make, child: Make) -> Result<()> {
         ensure!(rows.iter().all(|row| row["entriesBehind"] == 0), "{list}");
         Ok(true)
     })?;
+    if chain.parent.agent.is_none() {
+        let listed = process::run("replicas", &mut chain.parent.server.subcommand(&["replicas"]), READY)?;
+        ensure!(listed.status.success() && listed.stdout.join("").contains("child"), "{listed:?}");
+    }
     let list = replica_of(&chain.master, "e2e")?.get(route::REPLICAS)?.ok()?.body;
     ensure!(list.contains("parent") && !list.contains("child"), "{list}");
     Ok(())

@@ -1,4 +1,4 @@
-//! `replicas`: the replicas that the master has heard of, from the running master or from its directory.
+//! `replicas`: the replicas that a node has heard of, from the running node or from a master's directory.
 
 use clap::Args;
 use vski_sync_agent::config::{NodeArgs, RetentionArgs, age};
@@ -27,7 +27,7 @@ pub struct ReplicasArgs {
 pub fn execute(args: &ReplicasArgs) -> Result<(), Failure> {
     let node = args.node.resolve().map_err(Failure::setup)?;
     block_on(async {
-        let target = Target::find(&node)?;
+        let target = Target::ask(&node)?;
         let rows = target.replicas(args.retention.resolve(), args.replica_forget_after).await;
         tokio::task::block_in_place(|| target.close());
         let rows = rows?;

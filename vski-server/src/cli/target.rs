@@ -82,6 +82,18 @@ impl Target {
         }
     }
 
+    /// The running node, whichever role it has, else what [`Self::find`] finds: for questions that any node answers.
+    pub fn ask(node: &NodeConfig) -> Result<Self, Failure> {
+        let dir = DataDir::open(&node.data_dir).map_err(Failure::setup)?;
+        match dir.holder().map_err(Failure::setup)? {
+            // A server with its agent; an agent of its own answers other questions.
+            Some(Holder { role, admin: Some(url), .. }) if role == "replica" => {
+                Ok(Self::Api(Api::new(&url, &node.secrets)?))
+            }
+            _ => Self::find(node),
+        }
+    }
+
     /// Makes an admin, or gives one a new password.
     pub async fn upsert_admin(&self, email: &str, password: &str) -> Result<(), Failure> {
         match self {
