@@ -1,5 +1,5 @@
 //! The master, over HTTP: one typed method per route of the replication protocol. A replica may stand in between; it
-//! answers from its own log and passes on what it knows of the master ([`Relay`]).
+//! answers from its own log and passes on what it knows of the master (`Relay`).
 //!
 //! Each call carries a token minted for it, this node's id, address and boot id, and the trace it belongs to.
 //! Redirects are not followed (the token would travel along) and proxies from the environment are not used. A call

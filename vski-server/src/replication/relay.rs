@@ -35,10 +35,11 @@ impl Relay {
     }
 
     fn from_state(state: &DatabaseState, now_ms: i64) -> Self {
-        let age = |at_ms: i64| (now_ms - at_ms).max(0);
+        // A time to come, after the clock was set back, says nothing of what is newer than what.
+        let age_ms = state.head_ms.map(|at_ms| now_ms - at_ms).filter(|age_ms| *age_ms >= 0);
         Self {
-            head: state.head.zip(state.head_ms.map(age)),
-            lag_ms: state.at_head_ms.map(age),
+            head: state.head.zip(age_ms),
+            lag_ms: state.at_head_ms.map(|at_ms| (now_ms - at_ms).max(0)),
             state: state.state.clone(),
         }
     }
@@ -129,6 +130,8 @@ mod tests {
         assert_eq!(headers[header::MASTER_HEAD_AGE], "1000");
         assert_eq!(headers[header::LAG], "0", "a clock that was set back");
         assert_eq!(headers[header::STATE], "retrying");
+        let later = Relay::from_state(&state, 3_999);
+        assert!(later.head.is_none() && later.asks_to_wait(at(1, 8), at(1, 7), i64::MAX));
         let mut headers = HeaderMap::new();
         Relay::unknown().tell(&mut headers);
         assert_eq!(headers.len(), 1);
