@@ -41,7 +41,11 @@ pub(super) enum Event {
     PromoteCutOff,
 }
 
-/// Three nodes. Each may be the master; each has a network of its own towards whom it follows.
+/// How many of the nodes may be the master; those after them follow the last of these, whatever it is.
+const CANDIDATES: usize = 3;
+
+/// Three nodes, each of which may be the master, and a child of the third. Each has a network of its own towards whom it
+/// follows.
 pub(super) struct World {
     nodes: Vec<Member>,
     /// Which of them is the master.
@@ -90,16 +94,17 @@ impl Member {
 }
 
 impl World {
-    /// A master, a replica of one process and one of two.
+    /// A master, a replica of one process, one of two, and a replica of that one.
     pub(super) fn start(cluster: &Cluster) -> Result<Self> {
         let mut master = cluster.master("one")?;
         master.start()?;
         master.admin()?.create_collection(POSTS, &load::FIELDS)?;
         let (two, three) = (cluster.embedded("two", &master)?, cluster.external("three", &master)?);
-        let url = master.server.url();
+        let four = cluster.embedded("four", &three)?;
+        let (url, parent) = (master.server.url(), three.server.url());
         let mut nodes = Vec::new();
-        for node in [master, two, three] {
-            let network = Proxy::start(&url)?;
+        for (node, url) in [(master, &url), (two, &url), (three, &url), (four, &parent)] {
+            let network = Proxy::start(url)?;
             let mut member = Member { node, network };
             let (id, address) = (member.node.name().to_owned(), member.network.url());
             [("SYNC_MODE", "stream"), ("REPLICA_ID", &id), ("MASTER_URL", &address)]
@@ -263,9 +268,11 @@ impl World {
         self.take_backup()
     }
 
-    /// A replica takes the master's place, which comes back as a replica; the third follows the new one.
+    /// A replica takes the master's place, which comes back as a replica; the third follows the new one. The child stays
+    /// with its parent.
     fn promote(&mut self, event: Event, random: &mut StdRng) -> Result<()> {
-        let (old, new) = (self.master, self.replica(random));
+        let candidates: Vec<usize> = (0..CANDIDATES).filter(|at| *at != self.master).collect();
+        let (old, new) = (self.master, candidates[random.random_range(0..candidates.len())]);
         self.nodes[new].network.set(Network::Whole);
         if event != Event::PromoteCaughtUp {
             // As an operator would: not one that never heard of the last promotion, or two would open one generation.
@@ -297,7 +304,7 @@ impl World {
         self.nodes[old].set("REPLICA_MODE", "replica");
         self.master = new;
         let url = self.nodes[new].node.server.url();
-        self.nodes.iter().try_for_each(|member| member.network.lead_to(&url))?;
+        self.nodes[..CANDIDATES].iter().try_for_each(|member| member.network.lead_to(&url))?;
         self.nodes[old].network.set(Network::Whole);
         self.nodes[old].node.start()?;
         self.write(2)?;
@@ -305,7 +312,7 @@ impl World {
         self.take_backup()
     }
 
-    /// Every replica compares itself with the master, row by row, and mends what nobody has noticed yet. Then the files
+    /// Every replica compares itself with the node that it follows, row by row, and mends what nobody has noticed yet. Then the files
     /// are equal, `verify` says so, and the judge is content.
     pub(super) fn prove(mut self) -> Result<()> {
         self.heal();
