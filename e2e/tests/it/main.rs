@@ -76,3 +76,12 @@ mod https;
 
 /// What a node's doctor finds.
 mod doctor;
+
+/// Whether a container's process lives, by one command.
+mod healthcheck;
+
+/// Memory that does not grow with the database.
+mod bounds;
+
+/// How a master without an admin gets one.
+mod first_admin;
