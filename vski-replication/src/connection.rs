@@ -15,6 +15,9 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Statements a connection keeps compiled.
 const STATEMENT_CACHE: usize = 128;
 
+/// SQLite need not lock a connection at every call: the type that holds it cannot be shared between threads.
+const ONE_THREAD: OpenFlags = OpenFlags::SQLITE_OPEN_NO_MUTEX;
+
 /// Whether the linked SQLite is new enough; the error is for the operator.
 pub fn check_version() -> Result<(), String> {
     let found = rusqlite::version_number();
@@ -26,7 +29,10 @@ pub fn check_version() -> Result<(), String> {
 
 /// A connection that writes, as the master's writer does: WAL, and a commit survives a power cut.
 pub fn writer(path: &Path) -> rusqlite::Result<Connection> {
-    let conn = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)?;
+    let conn = Connection::open_with_flags(
+        path,
+        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | ONE_THREAD,
+    )?;
     conn.busy_timeout(BUSY_TIMEOUT)?;
     conn.set_prepared_statement_cache_capacity(STATEMENT_CACHE);
     conn.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get::<_, String>(0))?;
@@ -46,7 +52,7 @@ pub fn applier(path: &Path) -> rusqlite::Result<Connection> {
 
 /// A connection that can only read and never creates the file.
 pub fn reader(path: &Path) -> rusqlite::Result<Connection> {
-    let conn = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    let conn = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | ONE_THREAD)?;
     conn.busy_timeout(BUSY_TIMEOUT)?;
     conn.set_prepared_statement_cache_capacity(STATEMENT_CACHE);
     conn.pragma_update(None, "temp_store", "MEMORY")?;
@@ -58,7 +64,7 @@ pub fn reader(path: &Path) -> rusqlite::Result<Connection> {
 /// Never for a database that lives: its WAL would be ignored.
 pub fn finished_copy(path: &Path) -> rusqlite::Result<Connection> {
     let escaped = path.to_string_lossy().replace('%', "%25").replace('?', "%3f").replace('#', "%23");
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | ONE_THREAD;
     Connection::open_with_flags(format!("file:{escaped}?immutable=1"), flags)
 }
 
