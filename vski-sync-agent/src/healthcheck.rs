@@ -79,7 +79,9 @@ fn status(address: &str, path: &str) -> io::Result<u16> {
     let address = reachable(found.ok_or_else(|| io::Error::from(io::ErrorKind::AddrNotAvailable))?);
     let mut stream = TcpStream::connect_timeout(&address, left()?)?;
     stream.set_write_timeout(Some(left()?))?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
+    // In one piece: whoever has read a part of it may have answered and gone before the rest.
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes())?;
     // A status line comes in one packet; if it does not, each part of it may take what is left.
     stream.set_read_timeout(Some(left()?))?;
     let mut line = String::new();
