@@ -1,7 +1,7 @@
 //! Black-box harness: the built programs run as processes, are asked over HTTP, killed, and their files compared.
 //!
 //! Reading order: [`mod@eventually`] is the one way to wait. [`programs`] finds the binaries, [`output`] keeps what they
-//! print, [`process`] runs one of them, [`program`] one that can be started again, [`cluster`] whole nodes. [`client`]
+//! print, [`process`] runs one of them, [`memory`] watches it, [`program`] one that can be started again, [`cluster`] whole nodes. [`client`]
 //! talks to a node, [`load`] writes to it and remembers what was acknowledged, [`content`] compares data directories,
 //! [`offline`] edits those of stopped nodes. [`proxy`] is the network between nodes, [`shell`] an administrator's sqlite3,
 //! [`faults`] lists where programs can be made to die or fail.
@@ -23,6 +23,9 @@ pub mod process;
 
 /// A program with its settings and its port, which can be killed and started again.
 pub mod program;
+
+/// How much memory a process has at most.
+pub mod memory;
 
 /// Masters, replicas and their agents, each on its own data directory.
 pub mod cluster;

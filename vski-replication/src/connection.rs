@@ -1,10 +1,12 @@
 //! Connections by intent: a `writer` for the lock holder, a `reader` for everybody else.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
+use rustix::fs::{Access, access};
 
 /// Two processes share each file, and SQLite before 3.51.3 can corrupt a WAL that two connections reset at once.
 pub const MIN_SQLITE: i32 = 3_051_003;
@@ -14,6 +16,9 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Statements a connection keeps compiled.
 const STATEMENT_CACHE: usize = 128;
+
+/// SQLite need not lock a connection at every call: the type that holds it cannot be shared between threads.
+const ONE_THREAD: OpenFlags = OpenFlags::SQLITE_OPEN_NO_MUTEX;
 
 /// Whether the linked SQLite is new enough; the error is for the operator.
 pub fn check_version() -> Result<(), String> {
@@ -26,12 +31,15 @@ pub fn check_version() -> Result<(), String> {
 
 /// A connection that writes, as the master's writer does: WAL, and a commit survives a power cut.
 pub fn writer(path: &Path) -> rusqlite::Result<Connection> {
-    let conn = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)?;
+    let conn = Connection::open_with_flags(
+        path,
+        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | ONE_THREAD,
+    )?;
     conn.busy_timeout(BUSY_TIMEOUT)?;
     conn.set_prepared_statement_cache_capacity(STATEMENT_CACHE);
     conn.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get::<_, String>(0))?;
     conn.pragma_update(None, "synchronous", "FULL")?;
-    conn.pragma_update(None, "temp_store", "MEMORY")?;
+    conn.pragma_update(None, "temp_store", temp_store())?;
     strict(&conn)?;
     Ok(conn)
 }
@@ -46,10 +54,10 @@ pub fn applier(path: &Path) -> rusqlite::Result<Connection> {
 
 /// A connection that can only read and never creates the file.
 pub fn reader(path: &Path) -> rusqlite::Result<Connection> {
-    let conn = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    let conn = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | ONE_THREAD)?;
     conn.busy_timeout(BUSY_TIMEOUT)?;
     conn.set_prepared_statement_cache_capacity(STATEMENT_CACHE);
-    conn.pragma_update(None, "temp_store", "MEMORY")?;
+    conn.pragma_update(None, "temp_store", temp_store())?;
     strict(&conn)?;
     Ok(conn)
 }
@@ -58,7 +66,7 @@ pub fn reader(path: &Path) -> rusqlite::Result<Connection> {
 /// Never for a database that lives: its WAL would be ignored.
 pub fn finished_copy(path: &Path) -> rusqlite::Result<Connection> {
     let escaped = path.to_string_lossy().replace('%', "%25").replace('?', "%3f").replace('#', "%23");
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | ONE_THREAD;
     Connection::open_with_flags(format!("file:{escaped}?immutable=1"), flags)
 }
 
@@ -75,6 +83,19 @@ pub fn wal_bytes(database: &Path) -> u64 {
     let mut wal = database.as_os_str().to_owned();
     wal.push("-wal");
     std::fs::metadata(wal).map_or(0, |wal| wal.len())
+}
+
+/// Where SQLite sorts what does not fit into its cache, as for a new index on a large table: in a file, so that memory
+/// does not grow with the table, or in memory where there is no directory for such files, as in an image without any.
+fn temp_store() -> &'static str {
+    static STORE: LazyLock<&str> = LazyLock::new(|| {
+        // The places in which SQLite looks for one.
+        let named = ["SQLITE_TMPDIR", "TMPDIR"].into_iter().filter_map(std::env::var_os).map(PathBuf::from);
+        let known = ["/var/tmp", "/usr/tmp", "/tmp", "."].into_iter().map(PathBuf::from);
+        let usable = |path: &PathBuf| path.is_dir() && access(path, Access::WRITE_OK | Access::EXEC_OK).is_ok();
+        if named.chain(known).any(|path| usable(&path)) { "FILE" } else { "MEMORY" }
+    });
+    *STORE
 }
 
 /// A misspelt name in double quotes is an error, not a string.
@@ -114,6 +135,14 @@ mod tests {
         drop(writer);
         assert_eq!(count(), Ok(1));
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_does_not_fit_into_the_cache_is_sorted_in_a_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let conn = writer(&dir.path().join("a.db")).unwrap();
+        let store: i64 = conn.pragma_query_value(None, "temp_store", |row| row.get(0)).unwrap();
+        assert_eq!(store, 1, "the machine that runs this has a directory for temporary files");
     }
 
     #[test]

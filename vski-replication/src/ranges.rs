@@ -7,14 +7,21 @@
 //!
 //! Comparing two tables takes three steps of growing detail: the table's hash, its ranges' hashes, and within ranges
 //! that differ the rows' hashes. What remains are the rows that one side has and the other has not.
+//!
+//! No step holds more in memory than one range and one row: ranges are handed out one by one, and whoever needs all of
+//! them keeps them on the disk (`RangeList`).
 
-use rusqlite::types::{Value, ValueRef};
+use rusqlite::types::{ToSqlOutput, Value, ValueRef};
 use rusqlite::{Connection, Row, params_from_iter};
 use serde::{Deserialize, Serialize};
 
 use crate::position::{DatabaseId, Position, SchemaHash, hex};
 use crate::schema::Object;
 use crate::schema::sql::quote_name;
+
+mod list;
+
+pub use list::{Listed, RangeList};
 
 /// Zero bits that a key's hash begins with where a range ends.
 const CUT_BITS: u32 = 10;
@@ -42,6 +49,20 @@ impl Range {
 pub fn frame(bytes: &[u8], out: &mut Vec<u8>) {
     out.extend(u32::try_from(bytes.len()).expect("a row is at most 2 GiB").to_be_bytes());
     out.extend(bytes);
+}
+
+/// The same for bytes that `write` appends, without a copy of them; nothing is added if it says `false`.
+pub fn frame_with<E>(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>) -> Result<bool, E>) -> Result<bool, E> {
+    let begin = out.len();
+    out.extend([0; 4]);
+    let written = write(out)?;
+    if written {
+        let length = u32::try_from(out.len() - begin - 4).expect("a row is at most 2 GiB");
+        out[begin..begin + 4].copy_from_slice(&length.to_be_bytes());
+    } else {
+        out.truncate(begin);
+    }
+    Ok(written)
 }
 
 /// The frames that [`frame`] has put together.
@@ -136,61 +157,42 @@ pub struct TableDigest {
     pub name: String,
     /// How many rows it has.
     pub rows: u64,
-    /// [`TableRanges::hash`].
+    /// BLAKE3 over its ranges: see [`RangesHasher`].
     pub hash: Hex,
 }
 
-/// All ranges of a table.
+/// Some of a table's ranges, as a master tells them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TableRanges {
-    /// How many rows the table has.
-    pub rows: u64,
-    /// BLAKE3 over the ranges.
-    pub hash: Hex,
-    /// The ranges in key order, at least one.
+pub struct RangesPage {
+    /// Neighbouring ranges in key order, at least one; the table's last one has no end.
     pub ranges: Vec<Range>,
 }
 
-impl TableRanges {
-    /// Where range `index` begins: after the end of the one before.
-    #[must_use]
-    pub fn start(&self, index: usize) -> Option<&Hex> {
-        self.ranges[..index].last().and_then(|before| before.end.as_ref())
-    }
-
-    /// Whether the ranges are those that `hash` promised.
-    pub fn verify(&self, hash: &Hex) -> Result<(), RowError> {
-        let tiled = self.ranges.iter().rev().enumerate().all(|(at, range)| range.end.is_none() == (at == 0));
-        let rows = self.ranges.iter().try_fold(0_u64, |sum, range| sum.checked_add(range.rows));
-        let told = self.hash == *hash && rows == Some(self.rows);
-        if tiled && told && !self.ranges.is_empty() && *hash == self.computed() { Ok(()) } else { Err(RowError) }
-    }
-
-    fn computed(&self) -> Hex {
-        let mut hasher = blake3::Hasher::new();
-        for range in &self.ranges {
-            let end = range.end.as_ref().map_or(&[][..], |end| &end.0);
-            hasher
-                .update(&(end.len() as u64).to_be_bytes())
-                .update(end)
-                .update(&range.rows.to_be_bytes())
-                .update(&range.hash.0);
-        }
-        Hex(hasher.finalize().as_bytes().to_vec())
-    }
-
-    /// The ranges of `self` that `other` does not have alike: every difference lies in one of them.
-    #[must_use]
-    pub fn differing(&self, other: &Self) -> Vec<usize> {
-        let theirs: std::collections::HashSet<_> =
-            (0..other.ranges.len()).map(|at| (other.start(at), &other.ranges[at])).collect();
-        (0..self.ranges.len()).filter(|&at| !theirs.contains(&(self.start(at), &self.ranges[at]))).collect()
-    }
+/// Puts a table's hash together from its ranges, in their order.
+#[derive(Default)]
+pub struct RangesHasher {
+    hasher: blake3::Hasher,
+    rows: u64,
 }
 
-impl std::hash::Hash for Range {
-    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
-        self.hash.hash(state);
+impl RangesHasher {
+    /// Adds the next range.
+    pub fn add(&mut self, range: &Range) {
+        let end = range.end.as_ref().map_or(&[][..], |end| &end.0);
+        self.hasher
+            .update(&(end.len() as u64).to_be_bytes())
+            .update(end)
+            .update(&range.rows.to_be_bytes())
+            .update(&range.hash.0);
+        // The hash tells, whatever rows a wrong answer claims.
+        self.rows = self.rows.saturating_add(range.rows);
+    }
+
+    /// The digest of the table, once all ranges were added.
+    #[must_use]
+    pub fn finish(&self, table: &str) -> TableDigest {
+        let hash = Hex(self.hasher.finalize().as_bytes().to_vec());
+        TableDigest { name: table.to_owned(), rows: self.rows, hash }
     }
 }
 
@@ -207,56 +209,58 @@ impl Shape {
         Ok(Self { table: table.to_owned(), columns, key })
     }
 
+    /// Whether its rows can be put in order, which is so for all tables that passed the gate.
+    #[must_use]
+    pub fn has_key(&self) -> bool {
+        !self.key.is_empty()
+    }
+
     /// The table's name.
     #[must_use]
     pub fn table(&self) -> &str {
         &self.table
     }
 
-    /// Cuts the whole table into ranges. Reads every row once.
-    pub fn ranges(&self, conn: &Connection) -> rusqlite::Result<TableRanges> {
-        let mut ranges = Vec::new();
-        let (mut hasher, mut rows, mut bytes, mut total) = (blake3::Hasher::new(), 0, 0, 0);
+    /// Cuts the whole table into ranges and hands them out one by one, each with its rows' hashes. Reads every row once.
+    pub fn cut(
+        &self,
+        conn: &Connection,
+        mut put: impl FnMut(&Range, &[u8]) -> rusqlite::Result<()>,
+    ) -> rusqlite::Result<TableDigest> {
+        let (mut table, mut hashes, mut rows, mut bytes) = (RangesHasher::default(), Vec::new(), 0, 0);
+        let mut close = |end: Option<&[u8]>, rows: u64, hashes: &mut Vec<u8>| -> rusqlite::Result<()> {
+            let hash = Hex(blake3::hash(hashes).as_bytes().to_vec());
+            let range = Range { end: end.map(|key| Hex(key.to_vec())), rows, hash };
+            table.add(&range);
+            put(&range, hashes)?;
+            hashes.clear();
+            Ok(())
+        };
         self.scan(conn, None, None, |key, row| {
-            hasher.update(&row_hash(row));
-            (rows, bytes, total) = (rows + 1, bytes + row.len(), total + 1);
+            hashes.extend(row_hash(row));
+            (rows, bytes) = (rows + 1, bytes + row.len());
             if is_cut(key) || bytes >= MAX_RANGE_BYTES {
-                ranges.push(Range {
-                    end: Some(Hex(key.to_vec())),
-                    rows,
-                    hash: Hex(hasher.finalize().as_bytes().to_vec()),
-                });
-                hasher.reset();
+                close(Some(key), rows, &mut hashes)?;
                 (rows, bytes) = (0, 0);
             }
+            Ok(true)
         })?;
-        ranges.push(Range { end: None, rows, hash: Hex(hasher.finalize().as_bytes().to_vec()) });
-        let found = TableRanges { rows: total, hash: Hex(Vec::new()), ranges };
-        Ok(TableRanges { hash: found.computed(), ..found })
+        close(None, rows, &mut hashes)?;
+        Ok(table.finish(&self.table))
     }
 
-    /// Visits the rows after `start` up to and including `end`, in key order: key and row, both encoded.
+    /// Visits the rows after `start` up to and including `end`, in key order, while `visit` says `true`: key and row,
+    /// both encoded.
     pub fn scan(
         &self,
         conn: &Connection,
         start: Option<&Hex>,
         end: Option<&Hex>,
-        mut visit: impl FnMut(&[u8], &[u8]),
+        mut visit: impl FnMut(&[u8], &[u8]) -> rusqlite::Result<bool>,
     ) -> rusqlite::Result<()> {
-        let names = |at: &[usize]| at.iter().map(|&at| quote_name(&self.columns[at])).collect::<Vec<_>>().join(", ");
-        let marks = vec!["?"; self.key.len()].join(", ");
-        let (all, key) = (names(&(0..self.columns.len()).collect::<Vec<_>>()), names(&self.key));
-        let mut conditions = Vec::new();
-        let mut values = Vec::new();
-        for (bound, operator) in [(start, ">"), (end, "<=")] {
-            if let Some(bound) = bound {
-                conditions.push(format!("({key}) {operator} ({marks})"));
-                values.extend(
-                    decode(&bound.0).map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?,
-                );
-            }
-        }
-        let filter = if conditions.is_empty() { String::new() } else { format!("WHERE {}", conditions.join(" AND ")) };
+        let all = self.names(0..self.columns.len());
+        let (filter, values) = self.between(start, end)?;
+        let key = self.names(self.key.iter().copied());
         let sql = format!("SELECT {all} FROM {} {filter} ORDER BY {key}", quote_name(&self.table));
         let mut statement = conn.prepare_cached(&sql)?;
         let mut rows = statement.query(params_from_iter(values))?;
@@ -266,45 +270,128 @@ impl Shape {
             encoded.clear();
             self.key.iter().try_for_each(|&at| encode_column(row, at, &mut key))?;
             (0..self.columns.len()).try_for_each(|at| encode_column(row, at, &mut encoded))?;
-            visit(&key, &encoded);
+            if !visit(&key, &encoded)? {
+                break;
+            }
         }
         Ok(())
+    }
+
+    /// The encoded keys of the rows at `places` (sorted) after `start` up to and including `end`. Rows are only counted
+    /// on the way there, which is several times cheaper than reading them.
+    pub fn keys_at(
+        &self,
+        conn: &Connection,
+        start: Option<&Hex>,
+        end: Option<&Hex>,
+        places: &[usize],
+    ) -> rusqlite::Result<Vec<Vec<u8>>> {
+        let (filter, values) = self.between(start, end)?;
+        let key = self.names(self.key.iter().copied());
+        let sql = format!("SELECT {key} FROM {} {filter} ORDER BY {key}", quote_name(&self.table));
+        let mut statement = conn.prepare_cached(&sql)?;
+        let mut rows = statement.query(params_from_iter(values))?;
+        let (mut found, mut next) = (Vec::new(), 0);
+        for &place in places {
+            while next < place && rows.next()?.is_some() {
+                next += 1;
+            }
+            let Some(row) = rows.next()? else { break };
+            next += 1;
+            let mut key = Vec::new();
+            (0..self.key.len()).try_for_each(|at| encode_column(row, at, &mut key))?;
+            found.push(key);
+        }
+        Ok(found)
+    }
+
+    /// Appends the row with an encoded key, encoded, to `out`; `false` if there is none.
+    pub fn row(&self, conn: &Connection, key: &[u8], out: &mut Vec<u8>) -> rusqlite::Result<bool> {
+        let all = self.names(0..self.columns.len());
+        let sql = format!("SELECT {all} FROM {} WHERE {}", quote_name(&self.table), self.is_key());
+        let mut statement = conn.prepare_cached(&sql)?;
+        let mut rows = statement.query(bound(decode(key).map_err(unusable)?))?;
+        let Some(row) = rows.next()? else { return Ok(false) };
+        (0..self.columns.len()).try_for_each(|at| encode_column(row, at, out))?;
+        Ok(true)
+    }
+
+    /// How many rows there are after `start` up to and including `end`.
+    pub fn count(&self, conn: &Connection, start: Option<&Hex>, end: Option<&Hex>) -> rusqlite::Result<u64> {
+        let (filter, values) = self.between(start, end)?;
+        let sql = format!("SELECT count(*) FROM {} {filter}", quote_name(&self.table));
+        let count: i64 = conn.prepare_cached(&sql)?.query_row(params_from_iter(values), |row| row.get(0))?;
+        Ok(count.unsigned_abs())
+    }
+
+    fn names(&self, at: impl Iterator<Item = usize>) -> String {
+        at.map(|at| quote_name(&self.columns[at])).collect::<Vec<_>>().join(", ")
+    }
+
+    fn is_key(&self) -> String {
+        let parts: Vec<_> = self.key.iter().map(|&at| format!("{} = ?", quote_name(&self.columns[at]))).collect();
+        parts.join(" AND ")
+    }
+
+    /// The condition for rows after `start` up to and including `end`, and its values.
+    fn between(&self, start: Option<&Hex>, end: Option<&Hex>) -> rusqlite::Result<(String, Vec<Value>)> {
+        let (key, marks) = (self.names(self.key.iter().copied()), vec!["?"; self.key.len()].join(", "));
+        let (mut conditions, mut values) = (Vec::new(), Vec::new());
+        for (bound, operator) in [(start, ">"), (end, "<=")] {
+            if let Some(bound) = bound {
+                conditions.push(format!("({key}) {operator} ({marks})"));
+                values.extend(decode(&bound.0).map_err(unusable)?.into_iter().map(owned));
+            }
+        }
+        let filter = if conditions.is_empty() { String::new() } else { format!("WHERE {}", conditions.join(" AND ")) };
+        Ok((filter, values))
     }
 
     /// The key of an encoded row, encoded.
     pub fn key_of(&self, row: &[u8]) -> Result<Vec<u8>, RowError> {
         let values = self.values(row)?;
         let mut key = Vec::new();
-        self.key.iter().for_each(|&at| encode_value((&values[at]).into(), &mut key));
+        self.key.iter().for_each(|&at| encode_value(values[at], &mut key));
         Ok(key)
     }
 
     /// Adds an encoded row. A row of that key must not exist.
     pub fn insert(&self, conn: &Connection, row: &[u8]) -> rusqlite::Result<()> {
-        let values = self.values(row).map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
-        let names = self.columns.iter().map(|name| quote_name(name)).collect::<Vec<_>>().join(", ");
+        let values = self.values(row).map_err(unusable)?;
+        let names = self.names(0..self.columns.len());
         let marks = vec!["?"; values.len()].join(", ");
         let sql = format!("INSERT INTO {} ({names}) VALUES ({marks})", quote_name(&self.table));
-        conn.prepare_cached(&sql)?.execute(params_from_iter(values)).map(|_| ())
+        conn.prepare_cached(&sql)?.execute(bound(values)).map(|_| ())
     }
 
     /// Removes the row with an encoded key.
     pub fn delete(&self, conn: &Connection, key: &[u8]) -> rusqlite::Result<usize> {
-        let values = decode(key).map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
-        let filter: Vec<_> = self.key.iter().map(|&at| format!("{} = ?", quote_name(&self.columns[at]))).collect();
-        let sql = format!("DELETE FROM {} WHERE {}", quote_name(&self.table), filter.join(" AND "));
-        conn.prepare_cached(&sql)?.execute(params_from_iter(values))
+        let sql = format!("DELETE FROM {} WHERE {}", quote_name(&self.table), self.is_key());
+        conn.prepare_cached(&sql)?.execute(bound(decode(key).map_err(unusable)?))
     }
 
     /// The columns and values of an encoded row.
-    pub fn named(&self, row: &[u8]) -> Result<Vec<(&str, Value)>, RowError> {
+    pub fn named<'a>(&'a self, row: &'a [u8]) -> Result<Vec<(&'a str, ValueRef<'a>)>, RowError> {
         Ok(self.columns.iter().map(String::as_str).zip(self.values(row)?).collect())
     }
 
-    fn values(&self, row: &[u8]) -> Result<Vec<Value>, RowError> {
+    fn values<'a>(&self, row: &'a [u8]) -> Result<Vec<ValueRef<'a>>, RowError> {
         let values = decode(row)?;
         if values.len() == self.columns.len() { Ok(values) } else { Err(RowError) }
     }
+}
+
+fn owned(value: ValueRef<'_>) -> Value {
+    value.try_into().expect("decoding checks that text is UTF-8")
+}
+
+fn unusable(error: RowError) -> rusqlite::Error {
+    rusqlite::Error::ToSqlConversionFailure(Box::new(error))
+}
+
+/// Values as parameters, not copied before SQLite does.
+fn bound(values: Vec<ValueRef<'_>>) -> impl rusqlite::Params {
+    params_from_iter(values.into_iter().map(ToSqlOutput::Borrowed))
 }
 
 /// The hash by which one row is told from another.
@@ -350,25 +437,29 @@ fn encode_bytes(tag: u8, bytes: &[u8], out: &mut Vec<u8>) {
     out.extend(bytes);
 }
 
-fn decode(mut input: &[u8]) -> Result<Vec<Value>, RowError> {
+fn decode(mut input: &[u8]) -> Result<Vec<ValueRef<'_>>, RowError> {
     let mut values = Vec::new();
     while let Some((tag, rest)) = input.split_first() {
         let (value, rest) = match tag {
-            0 => (Value::Null, rest),
+            0 => (ValueRef::Null, rest),
             1 => rest
                 .split_first_chunk()
-                .map(|(b, rest)| (Value::Integer(i64::from_be_bytes(*b)), rest))
+                .map(|(b, rest)| (ValueRef::Integer(i64::from_be_bytes(*b)), rest))
                 .ok_or(RowError)?,
             2 => rest
                 .split_first_chunk()
-                .map(|(b, rest)| (Value::Real(f64::from_bits(u64::from_be_bytes(*b))), rest))
+                .map(|(b, rest)| (ValueRef::Real(f64::from_bits(u64::from_be_bytes(*b))), rest))
                 .ok_or(RowError)?,
             3 | 4 => {
                 let (length, rest) = rest.split_first_chunk().ok_or(RowError)?;
                 let (bytes, rest) = rest.split_at_checked(u32::from_be_bytes(*length) as usize).ok_or(RowError)?;
-                let text = || String::from_utf8(bytes.to_vec()).map(Value::Text);
                 // Text that is not UTF-8 cannot be bound as text: such a row is refused instead of changed.
-                (if *tag == 3 { text().map_err(|_| RowError)? } else { Value::Blob(bytes.to_vec()) }, rest)
+                let value = if *tag == 3 {
+                    ValueRef::Text(std::str::from_utf8(bytes).map_err(|_| RowError)?.as_bytes())
+                } else {
+                    ValueRef::Blob(bytes)
+                };
+                (value, rest)
             }
             _ => return Err(RowError),
         };

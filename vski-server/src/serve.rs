@@ -223,9 +223,28 @@ async fn first_admin(master: &Master, wanted: Option<FirstAdmin>) -> Result<(), 
             tracing::info!(email, "admin created");
         }
     } else if !reader.read(admins::any).await? {
-        tracing::warn!("there is no admin yet: make one with `vski-server admin upsert EMAIL PASSWORD`");
+        let command = admin_command(master.dir());
+        tracing::warn!(command, "there is no admin yet: make one with `{command}`, which asks for a password");
     }
     Ok(())
+}
+
+/// What can be typed as it is, where this program was started from, to make the first admin.
+fn admin_command(dir: &DataDir) -> String {
+    let program = std::env::args_os().next().unwrap_or_else(|| "vski-server".into());
+    let root = std::path::absolute(dir.root()).unwrap_or_else(|_| dir.root().to_owned());
+    let (program, root) = (quoted(&program.to_string_lossy()), quoted(&root.to_string_lossy()));
+    format!("{program} admin upsert admin@example.com - --data-dir {root}")
+}
+
+/// A word as a shell wants it.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
 }
 
 fn one_line(error: impl std::fmt::Display) -> StartError {

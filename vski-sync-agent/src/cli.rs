@@ -1,8 +1,8 @@
-//! The commands `run`, `sync`, `verify`, `status` and `doctor`, shared by `vski-sync-agent` and `vski-server agent`.
+//! The commands `run`, `sync`, `verify`, `status`, `doctor` and `healthcheck`, shared by `vski-sync-agent` and `vski-server agent`.
 //!
 //! A failure at start is one line on stderr and exit code 2. `sync` exits 0 at the master's head, 1 failed, 3 diverged
 //! or stopped; `status` exits 0, or 1 where there is nothing to tell; `doctor` 0, or 1 where something should be
-//! repaired.
+//! repaired; `healthcheck` 0, or 1 where the process does not live.
 
 use std::process::ExitCode;
 
@@ -12,6 +12,7 @@ use vski_replication::node::Role;
 
 use crate::config::{NodeArgs, RetentionArgs, SyncArgs};
 use crate::doctor::{self, Look, Subject};
+use crate::healthcheck::{self, Probe};
 use crate::round::Ask;
 
 mod run;
@@ -34,6 +35,8 @@ pub enum AgentCommand {
     Status(StatusArgs),
     /// Look for what keeps this node from working, and say how to repair it; changes nothing
     Doctor(DoctorArgs),
+    /// Ask the agent that runs on this machine whether it lives: exit code 0 if it does, else 1
+    Healthcheck(HealthcheckArgs),
 }
 
 /// Settings of `run`.
@@ -95,6 +98,16 @@ pub struct DoctorArgs {
     pub(crate) retention: RetentionArgs,
 }
 
+/// Settings of `healthcheck`.
+#[derive(Args)]
+pub struct HealthcheckArgs {
+    #[command(flatten)]
+    pub(crate) probe: Probe,
+    /// Address on which the agent listens
+    #[arg(long, env = "AGENT_ADDR", default_value = "0.0.0.0:9301")]
+    pub(crate) agent_addr: String,
+}
+
 /// Does it. Call outside any tokio runtime.
 #[must_use]
 pub fn execute(command: AgentCommand) -> ExitCode {
@@ -103,6 +116,7 @@ pub fn execute(command: AgentCommand) -> ExitCode {
         AgentCommand::Sync(args) => sync::execute(&args, Ask::Sync),
         AgentCommand::Verify(args) => sync::execute(&args.sync, Ask::Verify { repair: args.repair }),
         AgentCommand::Status(args) => status::execute(&args),
+        AgentCommand::Healthcheck(args) => Ok(healthcheck::report(args.probe.ask(&args.agent_addr))),
         AgentCommand::Doctor(args) => {
             let subject = Subject { node: &args.node, sync: &args.sync, role: Role::Replica };
             let findings = doctor::examine(&subject, &args.look);

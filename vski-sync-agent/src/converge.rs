@@ -7,12 +7,17 @@
 //! entries that vanish are written to `.vski/lost` before the commit. Fetched rows wait in a spool under their hash, so
 //! that a restart does not fetch them again. Nothing is used before its hash was found right, from the overview's digest
 //! down to each row's.
+//!
+//! Memory does not grow with the database: ranges are kept in files on both sides, answers are bounded, and rows are
+//! taken a few at a time.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use rusqlite::InterruptHandle;
+use tokio::join;
 use vski_replication::datadir::DataDir;
-use vski_replication::position::Position;
-use vski_replication::ranges::{Overview, TableDigest, TableRanges};
+use vski_replication::position::{DatabaseId, Position};
+use vski_replication::ranges::{Listed, Overview, ROW_HASH_BYTES, TableDigest};
 use vski_replication::snapshot::Manifest;
 use vski_replication::{changelog, connection, fault};
 
@@ -20,18 +25,22 @@ use crate::error::AgentError;
 use crate::source::{Source, SourceError};
 use crate::{blocking, lineage};
 
-mod answers;
+pub(crate) mod answers;
 mod lost;
 mod merge;
 mod spool;
 
-use merge::{Difference, Merge, Piece};
+use answers::Ranges;
+use merge::{Merge, Missing};
 
 /// Neighbouring ranges whose row hashes are asked for at once.
 const RANGES_AT_ONCE: usize = 64;
 
+/// Bytes of row hashes that are asked for at once, where more than one range is.
+const HASHES_AT_ONCE: usize = 1 << 20;
+
 /// Rows that are asked for at once.
-const PLACES_AT_ONCE: usize = 500;
+const PLACES_AT_ONCE: usize = 1000;
 
 /// What a converge did.
 #[derive(Debug)]
@@ -51,14 +60,51 @@ pub(crate) struct Report {
 #[tracing::instrument(name = "converge", skip_all, fields(db))]
 pub(crate) async fn run(source: &Source, dir: &DataDir, db: &str, version: u64) -> Result<Report, AgentError> {
     let path = dir.database(db);
-    let standing = {
-        let path = path.clone();
-        blocking::run(move || -> Result<_, AgentError> {
-            let conn = connection::reader(&path)?;
-            Ok((changelog::database_id(&conn)?, changelog::head(&conn)?.position))
-        })
-        .await?
-    };
+    let (dir, name) = (dir.clone(), db.to_owned());
+    let merge = blocking::run(move || Merge::begin(&dir, &name)).await?;
+    // Whatever ends this early ends a step on another thread too, so that the next attempt finds the file unlocked.
+    let interrupt = InterruptOnDrop(merge.interrupt());
+    let (target, listed) = join!(
+        async {
+            let target = ask(source, &path, db, version).await;
+            if target.is_err() {
+                interrupt.0.interrupt();
+            }
+            target
+        },
+        step(merge, Merge::list)
+    );
+    let Target { manifest, overview, agreed } = target?;
+    let schema = overview.clone();
+    let (mut merge, ()) = step(listed?.0, move |merge| merge.migrate(&schema)).await?;
+    for table in &overview.tables {
+        if !merge.is_equal(table) {
+            merge = merge_table(source, merge, &manifest.id, table).await?;
+        }
+    }
+    blocking::run(move || merge.finish(&overview, agreed)).await
+}
+
+/// Interrupts the merge's connection; without effect once that is closed.
+struct InterruptOnDrop(InterruptHandle);
+
+impl Drop for InterruptOnDrop {
+    fn drop(&mut self) {
+        self.0.interrupt();
+    }
+}
+
+/// What the copy is to be made equal to.
+struct Target {
+    manifest: Manifest,
+    overview: Overview,
+    /// The last version that both logs have alike.
+    agreed: u64,
+}
+
+/// Asks the master for a snapshot and what is in it.
+async fn ask(source: &Source, path: &Path, db: &str, version: u64) -> Result<Target, AgentError> {
+    let standing = standing(path).await?;
     let manifest = source.manifest(db, version).await.map_err(|error| match error {
         SourceError::NotFound { .. } => AgentError::MissingOnMaster,
         other => other.into(),
@@ -66,13 +112,17 @@ pub(crate) async fn run(source: &Source, dir: &DataDir, db: &str, version: u64) 
     lineage::check(standing, (manifest.database_id, manifest.position))?;
     let overview = source.overview(&manifest.id).await?;
     check(&overview, &manifest)?;
-    let agreed = agreed_version(source, &path, db, standing.1).await?;
-    let (dir, name, target) = (dir.clone(), db.to_owned(), overview.clone());
-    let mut merge = blocking::run(move || Merge::begin(&dir, &name, &target)).await?;
-    for table in &overview.tables {
-        merge = merge_table(source, merge, &manifest.id, table).await?;
-    }
-    blocking::run(move || merge.finish(&overview, agreed)).await
+    let agreed = agreed_version(source, path, db, standing.1).await?;
+    Ok(Target { manifest, overview, agreed })
+}
+
+async fn standing(path: &Path) -> Result<(DatabaseId, Position), AgentError> {
+    let path = path.to_owned();
+    blocking::run(move || {
+        let conn = connection::reader(&path)?;
+        Ok((changelog::database_id(&conn)?, changelog::head(&conn)?.position))
+    })
+    .await
 }
 
 /// What the overview says of itself must be what the manifest said.
@@ -88,7 +138,7 @@ fn check(overview: &Overview, manifest: &Manifest) -> Result<(), AgentError> {
 
 /// The last version of the local log that the master's log has too: what is beyond it is lost. A chain that is in the
 /// master's log at one version is so at every one before it, so halving finds the place.
-async fn agreed_version(source: &Source, path: &std::path::Path, db: &str, head: Position) -> Result<u64, AgentError> {
+async fn agreed_version(source: &Source, path: &Path, db: &str, head: Position) -> Result<u64, AgentError> {
     if source.holds(db, head).await? {
         return Ok(head.version);
     }
@@ -115,59 +165,116 @@ async fn agreed_version(source: &Source, path: &std::path::Path, db: &str, head:
 }
 
 /// Finds the rows of one table that differ, fetches those that are missing, and puts them in place.
-async fn merge_table(source: &Source, merge: Merge, snapshot: &str, table: &TableDigest) -> Result<Merge, AgentError> {
-    let name = table.name.clone();
-    let (merge, local) = step(merge, move |merge| merge.ranges(&name)).await?;
-    if local.hash == table.hash {
-        return Ok(merge);
-    }
-    let ranges = source.ranges(snapshot, table).await?;
-    let differing = ranges.differing(&local);
-    let mut merge = merge;
-    for run in runs(&differing) {
-        merge = merge_run(source, merge, snapshot, table, &ranges, run).await?;
-    }
-    let name = table.name.clone();
-    let (merge, ()) = step(merge, move |merge| merge.insert_and_check(&name, &ranges, &differing)).await?;
-    Ok(merge)
-}
-
-async fn merge_run(
+async fn merge_table(
     source: &Source,
     mut merge: Merge,
     snapshot: &str,
     table: &TableDigest,
-    ranges: &TableRanges,
-    (first, last): (usize, usize),
 ) -> Result<Merge, AgentError> {
-    let body = source.row_hashes(snapshot, &table.name, first, last).await?;
-    merge.fetched_bytes += body.len() as u64;
-    for (at, theirs) in (first..=last).zip(answers::row_hashes(&body, ranges, (first, last))?) {
-        let piece = Piece { start: ranges.start(at).cloned(), end: ranges.ranges[at].end.clone() };
+    merge = note_ranges(source, merge, snapshot, table).await?;
+    let mut from = 0;
+    loop {
         let name = table.name.clone();
-        let (next, difference) = step(merge, move |merge| merge.compare(&name, &piece, &theirs)).await?;
-        merge = fetch(source, next, snapshot, &table.name, at, difference).await?;
+        let (next, ranges) = step(merge, move |merge| merge.differing(&name, from, 16 * RANGES_AT_ONCE)).await?;
+        merge = next;
+        let Some(last) = ranges.last() else { break };
+        from = last.at + 1;
+        merge = merge_ranges(source, merge, snapshot, &table.name, ranges).await?;
+    }
+    let name = table.name.clone();
+    let (merge, ()) = step(merge, move |merge| merge.insert_and_check(&name)).await?;
+    Ok(merge)
+}
+
+/// Fetches the ranges of a snapshot's table, and proves that they are what the overview promised.
+async fn note_ranges(
+    source: &Source,
+    mut merge: Merge,
+    snapshot: &str,
+    table: &TableDigest,
+) -> Result<Merge, AgentError> {
+    let mut ranges = Ranges::default();
+    while !ranges.is_complete() {
+        let page = ranges.add(source.ranges(snapshot, &table.name, ranges.count()).await?)?;
+        (merge, ()) = step(merge, move |merge| merge.note(&page)).await?;
+    }
+    ranges.check(table)?;
+    Ok(merge)
+}
+
+/// Compares ranges row by row. While some are compared, the hashes of the next ones are on their way.
+async fn merge_ranges(
+    source: &Source,
+    mut merge: Merge,
+    snapshot: &str,
+    table: &str,
+    ranges: Vec<Listed>,
+) -> Result<Merge, AgentError> {
+    let hashes_of = async |run: Option<&Vec<Listed>>| match run.and_then(|run| run.first().zip(run.last())) {
+        Some((first, last)) => source.row_hashes(snapshot, table, first.at, last.at).await,
+        None => Ok(Vec::new()),
+    };
+    let mut runs = runs(ranges).into_iter().peekable();
+    let mut body = hashes_of(runs.peek()).await?;
+    while let Some(run) = runs.next() {
+        merge.fetched_bytes += body.len() as u64;
+        let name = table.to_owned();
+        let comparing = step(merge, move |merge| compare(merge, &name, &run, &body));
+        let (compared, following) = join!(comparing, hashes_of(runs.peek()));
+        let (next, missing) = compared?;
+        merge = fetch(source, next, snapshot, table, missing).await?;
+        body = following?;
     }
     Ok(merge)
 }
 
+fn compare(merge: &mut Merge, table: &str, run: &[Listed], body: &[u8]) -> Result<Vec<Missing>, AgentError> {
+    let lists = answers::row_hashes(body, run)?;
+    run.iter().zip(lists).map(|(listed, theirs)| merge.compare(table, listed, &theirs)).collect()
+}
+
+/// Fetches missing rows. The master may answer with the first of them only.
 async fn fetch(
     source: &Source,
     mut merge: Merge,
     snapshot: &str,
     table: &str,
-    range: usize,
-    difference: Difference,
+    missing: Vec<Missing>,
 ) -> Result<Merge, AgentError> {
-    for wanted in difference.missing.chunks(PLACES_AT_ONCE) {
-        let places = wanted.iter().map(|(place, _)| place.to_string()).collect::<Vec<_>>().join(",");
-        let body = source.rows(snapshot, table, range, &places).await?;
+    let wanted: Vec<(usize, usize, _)> = missing
+        .into_iter()
+        .flat_map(|Missing { range, rows }| rows.into_iter().map(move |(place, hash)| (range, place, hash)))
+        .collect();
+    let mut rest = &wanted[..];
+    while !rest.is_empty() {
+        let some = &rest[..rest.len().min(PLACES_AT_ONCE)];
+        let body = source.rows(snapshot, table, places(some.iter().map(|(range, place, _)| (*range, *place)))).await?;
         merge.fetched_bytes += body.len() as u64;
-        let rows = answers::rows(&body, wanted)?;
-        (merge, ()) = step(merge, move |merge| merge.keep(&rows)).await?;
+        let hashes: Vec<_> = some.iter().map(|(.., hash)| *hash).collect();
+        let count;
+        (merge, count) = step(merge, move |merge| {
+            let rows = answers::rows(&body, &hashes)?;
+            merge.keep(&rows).map(|()| rows.len())
+        })
+        .await?;
+        rest = &rest[count..];
         fault::sql("converge:fetched")?;
     }
     Ok(merge)
+}
+
+/// Ranges with places in them, as a master understands them: `3:1,5;4:0`.
+fn places(wanted: impl Iterator<Item = (usize, usize)>) -> String {
+    let (mut text, mut before) = (String::new(), None);
+    for (range, place) in wanted {
+        match before {
+            Some(before) if before == range => text.push_str(&format!(",{place}")),
+            Some(_) => text.push_str(&format!(";{range}:{place}")),
+            None => text.push_str(&format!("{range}:{place}")),
+        }
+        before = Some(range);
+    }
+    text
 }
 
 /// One blocking step of the merge. An error drops it, which rolls its transaction back.
@@ -182,13 +289,24 @@ async fn step<T: Send + 'static>(
     .await
 }
 
-/// Neighbouring indexes as first and last, at most [`RANGES_AT_ONCE`] together.
-fn runs(indexes: &[usize]) -> Vec<(usize, usize)> {
-    let mut runs: Vec<(usize, usize)> = Vec::new();
-    for &at in indexes {
+/// Neighbouring ranges, at most [`RANGES_AT_ONCE`] and about [`HASHES_AT_ONCE`] together.
+fn runs(ranges: Vec<Listed>) -> Vec<Vec<Listed>> {
+    let bytes = |range: &Listed| usize::try_from(range.range.rows).unwrap_or(usize::MAX).saturating_mul(ROW_HASH_BYTES);
+    let (mut runs, mut held): (Vec<Vec<Listed>>, usize) = (Vec::new(), 0);
+    for range in ranges {
+        held = held.saturating_add(bytes(&range));
         match runs.last_mut() {
-            Some((first, last)) if *last + 1 == at && at - *first < RANGES_AT_ONCE => *last = at,
-            _ => runs.push((at, at)),
+            Some(run)
+                if run.len() < RANGES_AT_ONCE
+                    && held <= HASHES_AT_ONCE
+                    && run.last().is_some_and(|last| last.at + 1 == range.at) =>
+            {
+                run.push(range);
+            }
+            _ => {
+                held = bytes(&range);
+                runs.push(vec![range]);
+            }
         }
     }
     runs
@@ -196,13 +314,32 @@ fn runs(indexes: &[usize]) -> Vec<(usize, usize)> {
 
 #[cfg(test)]
 mod tests {
+    use vski_replication::ranges::{Hex, Range};
+
     use super::*;
+
+    fn cut(at: &[usize], rows: u64) -> Vec<(usize, usize)> {
+        let range = || Range { end: None, rows, hash: Hex(Vec::new()) };
+        let ranges = at.iter().map(|&at| Listed { at, start: None, range: range() }).collect();
+        runs(ranges).iter().map(|run| (run[0].at, run[run.len() - 1].at)).collect()
+    }
 
     #[test]
     fn neighbouring_ranges_are_asked_for_together() {
-        assert_eq!(runs(&[]), []);
-        assert_eq!(runs(&[1, 2, 3, 7, 9, 10]), [(1, 3), (7, 7), (9, 10)]);
+        assert_eq!(cut(&[], 1), []);
+        assert_eq!(cut(&[1, 2, 3, 7, 9, 10], 1000), [(1, 3), (7, 7), (9, 10)]);
         let many: Vec<usize> = (0..100).collect();
-        assert_eq!(runs(&many), [(0, 63), (64, 99)]);
+        assert_eq!(cut(&many, 1000), [(0, 63), (64, 99)]);
+    }
+
+    #[test]
+    fn ranges_of_many_rows_are_asked_for_a_few_at_a_time() {
+        assert_eq!(cut(&[0, 1, 2, 3, 4], 40_000), [(0, 1), (2, 3), (4, 4)]);
+        assert_eq!(cut(&[0, 1], 1_000_000), [(0, 0), (1, 1)]);
+    }
+
+    #[test]
+    fn places_are_told_range_by_range() {
+        assert_eq!(places([(3, 1), (3, 5), (4, 0)].into_iter()), "3:1,5;4:0");
     }
 }

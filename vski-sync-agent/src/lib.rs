@@ -70,6 +70,9 @@ pub mod admin;
 /// What keeps a node from working, and how to repair it.
 pub mod doctor;
 
+/// One question to a listener of this machine.
+pub mod healthcheck;
+
 /// The commands run, sync, status and doctor.
 pub mod cli;
 

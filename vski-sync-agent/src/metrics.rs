@@ -155,7 +155,7 @@ impl AgentMetrics {
 
     pub(crate) fn verified(&self, verified: &Verified) {
         let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
-        let ranges: usize = verified.differences.iter().map(|difference| difference.ranges.len()).sum();
+        let ranges: usize = verified.differences.iter().map(|difference| difference.differing).sum();
         self.verified.with_label_values(&[&verified.db]).set(signed(verified.version));
         self.differing.with_label_values(&[&verified.db]).set(signed(ranges as u64));
     }

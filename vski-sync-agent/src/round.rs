@@ -64,8 +64,10 @@ pub struct Verified {
 pub struct TableDifference {
     /// Its name.
     pub table: String,
-    /// The ranges that differ, by number, of the master's.
+    /// Ranges that differ, by number, of the master's: the first thousand at most.
     pub ranges: Vec<usize>,
+    /// How many differ.
+    pub differing: usize,
     /// How many ranges the master has.
     pub of: usize,
     /// Rows here.
@@ -79,11 +81,11 @@ impl Verified {
     #[must_use]
     pub fn told(&self) -> String {
         let told = self.differences.iter().map(|difference| {
-            let TableDifference { table, ranges, of, rows_here, rows_on_master } = difference;
+            let TableDifference { table, ranges, differing, of, rows_here, rows_on_master } = difference;
             let some: Vec<String> = ranges.iter().take(8).map(ToString::to_string).collect();
-            let more = if ranges.len() > some.len() { ", ..." } else { "" };
+            let more = if *differing > some.len() { ", ..." } else { "" };
             let numbers = some.join(", ");
-            format!("table {table} differs in {} of {of} ranges ({numbers}{more}), {rows_here} rows here, {rows_on_master} there", ranges.len())
+            format!("table {table} differs in {differing} of {of} ranges ({numbers}{more}), {rows_here} rows here, {rows_on_master} there")
         });
         told.collect::<Vec<_>>().join("; ")
     }

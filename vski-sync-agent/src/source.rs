@@ -18,7 +18,7 @@ use tracing::Span;
 use vski_replication::entry::MAX_PAYLOAD;
 use vski_replication::names::{self, header, route};
 use vski_replication::position::{Chain, DatabaseId, Epoch, EpochId, Position, SchemaHash};
-use vski_replication::ranges::{Overview, TableDigest, TableRanges};
+use vski_replication::ranges::{Overview, RangesPage};
 use vski_replication::schema::{self, Object};
 use vski_replication::snapshot::{CHUNK_BYTES, Manifest};
 use vski_replication::token::Claims;
@@ -271,14 +271,12 @@ impl Source {
         Ok(overview)
     }
 
-    /// The ranges of a snapshot's table, whose digest the overview gave.
-    pub async fn ranges(&self, snapshot: &str, table: &TableDigest) -> Result<TableRanges, SourceError> {
+    /// Ranges of a snapshot's table from number `from` on: some, not all of them. Not verified: the hash is of all.
+    pub async fn ranges(&self, snapshot: &str, table: &str, from: usize) -> Result<RangesPage, SourceError> {
         const CALL: &str = "snapshot ranges";
-        let request = self.request(Method::GET, &format!("{}/{snapshot}/ranges", route::SNAPSHOT));
-        let response = self.send(CALL, request.query(&[("table", &table.name)]), MANIFEST_TIMEOUT).await?;
-        let ranges: TableRanges = self.json(CALL, response).await?;
-        ranges.verify(&table.hash).map_err(|error| SourceError::Malformed { call: CALL, reason: error.to_string() })?;
-        Ok(ranges)
+        let query = [("table", table.to_owned()), ("from", from.to_string())];
+        let request = self.request(Method::GET, &format!("{}/{snapshot}/ranges", route::SNAPSHOT)).query(&query);
+        self.json(CALL, self.send(CALL, request, MANIFEST_TIMEOUT).await?).await
     }
 
     /// The hashes of the rows in the ranges from `first` to `last`: a frame for each range.
@@ -293,10 +291,9 @@ impl Source {
         self.rows_body(snapshot, &query).await
     }
 
-    /// The rows at `places` of one range, a frame each.
-    pub async fn rows(&self, snapshot: &str, table: &str, range: usize, places: &str) -> Result<Vec<u8>, SourceError> {
-        let query = [("table", table.to_owned()), ("range", range.to_string()), ("places", places.to_owned())];
-        self.rows_body(snapshot, &query).await
+    /// Rows of a snapshot's table, a frame each: those at `places`, as in `3:1,5;4:0`, or the first of them.
+    pub async fn rows(&self, snapshot: &str, table: &str, places: String) -> Result<Vec<u8>, SourceError> {
+        self.rows_body(snapshot, &[("table", table.to_owned()), ("places", places)]).await
     }
 
     async fn rows_body(&self, snapshot: &str, query: &[(&str, String)]) -> Result<Vec<u8>, SourceError> {

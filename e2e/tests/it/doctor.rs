@@ -1,6 +1,9 @@
 //! `doctor` tells what is wrong with a node, by its text and its exit code, and leaves the node as it was.
 
+use std::fs::Permissions;
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -164,5 +167,35 @@ fn a_master_that_cannot_be_reached_and_one_with_another_secret_are_told_apart() 
     ensure!(std::fs::read_dir(replica.dir())?.next().is_none(), "the directory is still empty");
     let known = master.admin()?.get("/api/replica/replicas")?.ok()?.json()?;
     ensure!(known["replicas"].as_array().is_some_and(Vec::is_empty), "{known}");
+    Ok(())
+}
+
+#[test]
+fn a_user_who_may_not_write_the_directory_is_named() -> Result<()> {
+    let cluster = Cluster::new()?;
+    let mut master = started(&cluster)?;
+    master.stop()?;
+    let nobody = 65_534;
+    let mut command = master.server.subcommand(&["doctor"]);
+    if rustix::process::geteuid().is_root() {
+        // Root may write everything, so somebody else looks; they may look, and no more.
+        for path in [cluster.path(), master.dir(), &master.dir().join(".vski")] {
+            std::fs::set_permissions(path, Permissions::from_mode(0o755))?;
+        }
+        command.uid(nobody).gid(nobody);
+    } else {
+        std::fs::set_permissions(master.dir(), Permissions::from_mode(0o555))?;
+    }
+    let looked = doctor(command);
+    std::fs::set_permissions(master.dir(), Permissions::from_mode(0o755))?;
+    let (code, found) = looked?;
+    ensure!(code == 1, "{found:?}");
+    let named = found.iter().any(|finding| {
+        let what = finding["what"].as_str().unwrap_or_default();
+        finding["level"] == "error"
+            && what.contains("may not write")
+            && finding["repair"].as_str().is_some_and(|repair| repair.contains("user that owns DATA_DIR"))
+    });
+    ensure!(named, "{found:?}");
     Ok(())
 }

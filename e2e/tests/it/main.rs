@@ -106,3 +106,12 @@ mod collector;
 
 /// One trace from a request to where it is applied.
 mod trace;
+
+/// Whether a container's process lives, by one command.
+mod healthcheck;
+
+/// Memory that does not grow with the database.
+mod bounds;
+
+/// How a master without an admin gets one.
+mod first_admin;

@@ -19,26 +19,49 @@ fn table(rows: u32) -> (Connection, Shape) {
 }
 
 fn rows(shape: &Shape, conn: &Connection) -> Vec<Vec<u8>> {
+    rows_between(shape, conn, None, None).into_iter().map(|(_, row)| row).collect()
+}
+
+fn rows_between(shape: &Shape, conn: &Connection, start: Option<&Hex>, end: Option<&Hex>) -> Vec<(Vec<u8>, Vec<u8>)> {
     let mut found = Vec::new();
-    shape.scan(conn, None, None, |_, row| found.push(row.to_vec())).unwrap();
+    let visit = |key: &[u8], row: &[u8]| {
+        found.push((key.to_vec(), row.to_vec()));
+        Ok(true)
+    };
+    shape.scan(conn, start, end, visit).unwrap();
     found
+}
+
+/// The ranges of both tables, as `there` and `here`.
+fn listed(here: &Connection, there: &Connection, shape: &Shape) -> RangeList {
+    let folder = tempfile::tempdir().unwrap();
+    let list = RangeList::create(&folder.path().join("ranges")).unwrap();
+    list.cut("here", shape, here, true).unwrap();
+    list.cut("there", shape, there, true).unwrap();
+    list
+}
+
+/// All ranges of a table, and its digest.
+fn ranges(shape: &Shape, conn: &Connection) -> (Vec<Listed>, TableDigest) {
+    let (mut found, mut start) = (Vec::new(), None);
+    let digest = shape.cut(conn, |range, hashes| {
+        range.row_hashes(hashes).unwrap();
+        found.push(Listed { at: found.len(), start: start.take(), range: range.clone() });
+        start.clone_from(&range.end);
+        Ok(())
+    });
+    (found, digest.unwrap())
 }
 
 /// Makes `local` equal to `remote` the way a replica does: only rows of differing ranges are looked at.
 fn merge(local: &Connection, remote: &Connection, shape: &Shape) -> (usize, usize) {
-    let (mine, theirs) = (shape.ranges(local).unwrap(), shape.ranges(remote).unwrap());
+    let list = listed(local, remote, shape);
     let (mut delete, mut insert) = (Vec::new(), Vec::new());
-    for at in theirs.differing(&mine) {
-        let (start, end) = (theirs.start(at), theirs.ranges[at].end.as_ref());
-        let (mut here, mut there) = (Vec::new(), Vec::new());
-        shape.scan(local, start, end, |key, row| here.push((row_hash(row), key.to_vec()))).unwrap();
-        shape.scan(remote, start, end, |_, row| there.push((row_hash(row), row.to_vec()))).unwrap();
-        delete.extend(
-            here.iter().filter(|(hash, _)| !there.iter().any(|(other, _)| other == hash)).map(|(_, key)| key.clone()),
-        );
-        insert.extend(
-            there.iter().filter(|(hash, _)| !here.iter().any(|(other, _)| other == hash)).map(|(_, row)| row.clone()),
-        );
+    for Listed { start, range, .. } in list.differing("there", "here", 0, usize::MAX).unwrap() {
+        let read = |conn| rows_between(shape, conn, start.as_ref(), range.end.as_ref());
+        let (here, there) = (read(local), read(remote));
+        delete.extend(here.iter().filter(|row| !there.contains(row)).map(|(key, _)| key.clone()));
+        insert.extend(there.iter().filter(|row| !here.contains(row)).map(|(_, row)| row.clone()));
     }
     delete.iter().for_each(|key| assert_eq!(shape.delete(local, key).unwrap(), 1));
     insert.iter().for_each(|row| shape.insert(local, row).unwrap());
@@ -48,13 +71,15 @@ fn merge(local: &Connection, remote: &Connection, shape: &Shape) -> (usize, usiz
 #[test]
 fn ranges_tile_the_table_and_hold_about_a_thousand_rows() {
     let (conn, shape) = table(20_000);
-    let found = shape.ranges(&conn).unwrap();
-    assert_eq!(found.rows, 20_000);
-    assert_eq!(found.ranges.iter().map(|range| range.rows).sum::<u64>(), 20_000);
-    assert!((8..60).contains(&found.ranges.len()), "{} ranges", found.ranges.len());
+    let (found, digest) = ranges(&shape, &conn);
+    assert_eq!(digest.rows, 20_000);
+    assert_eq!(found.iter().map(|listed| listed.range.rows).sum::<u64>(), 20_000);
+    assert!((8..60).contains(&found.len()), "{} ranges", found.len());
     let mut pieces = Vec::new();
-    for (at, range) in found.ranges.iter().enumerate() {
-        shape.scan(&conn, found.start(at), range.end.as_ref(), |_, row| pieces.push(row.to_vec())).unwrap();
+    for Listed { start, range, .. } in &found {
+        let (start, end) = (start.as_ref(), range.end.as_ref());
+        assert_eq!(shape.count(&conn, start, end).unwrap(), range.rows);
+        pieces.extend(rows_between(&shape, &conn, start, end).into_iter().map(|(_, row)| row));
     }
     assert_eq!(pieces, rows(&shape, &conn));
 }
@@ -62,9 +87,9 @@ fn ranges_tile_the_table_and_hold_about_a_thousand_rows() {
 #[test]
 fn an_empty_table_is_one_empty_range() {
     let (conn, shape) = table(0);
-    let found = shape.ranges(&conn).unwrap();
-    assert_eq!((found.rows, found.ranges.len(), found.ranges[0].end.clone()), (0, 1, None));
-    assert!(found.differing(&found).is_empty());
+    let (found, digest) = ranges(&shape, &conn);
+    assert_eq!((digest.rows, found.len(), found[0].range.end.clone()), (0, 1, None));
+    assert_eq!(listed(&conn, &conn, &shape).count_differing("there", "here").unwrap(), 0);
 }
 
 #[test]
@@ -76,8 +101,8 @@ fn one_changed_row_makes_one_or_two_ranges_differ() {
     ] {
         let ((here, shape), (there, _)) = (table(20_000), table(20_000));
         there.execute_batch(change).unwrap();
-        let differing = shape.ranges(&there).unwrap().differing(&shape.ranges(&here).unwrap());
-        assert!((1..=2).contains(&differing.len()), "{change}: {differing:?}");
+        let differing = listed(&here, &there, &shape).count_differing("there", "here").unwrap();
+        assert!((1..=2).contains(&differing), "{change}: {differing}");
         let (deleted, inserted) = merge(&here, &there, &shape);
         assert!(deleted + inserted <= 2, "{change}: {deleted} deleted, {inserted} inserted");
         assert_eq!(rows(&shape, &here), rows(&shape, &there));
@@ -87,45 +112,92 @@ fn one_changed_row_makes_one_or_two_ranges_differ() {
 #[test]
 fn every_flipped_bit_of_hashes_and_ranges_is_detected() {
     let (conn, shape) = table(2_000);
-    let found = shape.ranges(&conn).unwrap();
-    found.verify(&found.hash.clone()).unwrap();
+    let (found, digest) = ranges(&shape, &conn);
+    let first = &found[0].range;
     let mut hashes = Vec::new();
-    shape.scan(&conn, found.start(0), found.ranges[0].end.as_ref(), |_, row| hashes.extend(row_hash(row))).unwrap();
-    found.ranges[0].row_hashes(&hashes).unwrap();
+    rows_between(&shape, &conn, None, first.end.as_ref()).iter().for_each(|(_, row)| hashes.extend(row_hash(row)));
+    first.row_hashes(&hashes).unwrap();
     for bit in 0..hashes.len().min(200) * 8 {
         hashes[bit / 8] ^= 1 << (bit % 8);
-        assert!(found.ranges[0].row_hashes(&hashes).is_err(), "bit {bit}");
+        assert!(first.row_hashes(&hashes).is_err(), "bit {bit}");
         hashes[bit / 8] ^= 1 << (bit % 8);
     }
     for length in 0..hashes.len().min(100) {
-        assert!(found.ranges[0].row_hashes(&hashes[..length]).is_err(), "cut at {length}");
+        assert!(first.row_hashes(&hashes[..length]).is_err(), "cut at {length}");
     }
-    for at in 0..found.ranges.len() {
+    let sealed = |ranges: &[Listed]| {
+        let mut hasher = RangesHasher::default();
+        ranges.iter().for_each(|listed| hasher.add(&listed.range));
+        hasher.finish("t")
+    };
+    assert_eq!(sealed(&found), digest);
+    for at in 0..found.len() {
         let mut changed = found.clone();
-        changed.ranges[at].hash.0[7] ^= 1;
-        assert!(changed.verify(&found.hash).is_err());
-        let mut changed = found.clone();
-        changed.ranges.remove(at);
-        assert!(changed.verify(&found.hash).is_err());
+        changed[at].range.hash.0[7] ^= 1;
+        assert_ne!(sealed(&changed), digest);
+        changed.remove(at);
+        assert_ne!(sealed(&changed), digest);
     }
 }
 
 #[test]
-fn every_flipped_bit_and_every_truncation_of_ranges_is_detected_or_means_the_same() {
+fn a_list_hands_out_pages_ranges_and_hashes_and_leaves_no_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let (conn, shape) = table(20_000);
+    let list = RangeList::create(&folder.path().join("ranges")).unwrap();
+    let digest = list.cut("t", &shape, &conn, true).unwrap();
+    let (found, same) = ranges(&shape, &conn);
+    assert_eq!(digest, same);
+    assert_eq!(list.count("t").unwrap(), found.len());
+    assert_eq!(list.page("t", 2).unwrap().ranges[0], found[2].range);
+    assert!(list.page("t", found.len()).unwrap().ranges.is_empty());
+    for listed in &found {
+        assert_eq!(list.get("t", listed.at).unwrap().as_ref(), Some(listed));
+        let hashes = list.hashes("t", listed.at).unwrap().unwrap();
+        listed.range.row_hashes(&hashes).unwrap();
+        assert_eq!(list.hashes_between("t", listed).unwrap(), Some(hashes));
+    }
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn rows_are_found_by_their_places() {
+    let (conn, shape) = table(3_000);
+    let (found, _) = ranges(&shape, &conn);
+    for Listed { start, range, .. } in &found {
+        let (start, end) = (start.as_ref(), range.end.as_ref());
+        let all = rows_between(&shape, &conn, start, end);
+        let places: Vec<usize> = (0..all.len()).filter(|place| place % 7 == 3 || place % 7 == 4).collect();
+        let keys = shape.keys_at(&conn, start, end, &places).unwrap();
+        assert_eq!(keys, places.iter().map(|&place| all[place].0.clone()).collect::<Vec<_>>());
+        for (key, place) in keys.iter().zip(places) {
+            let mut row = Vec::new();
+            assert!(shape.row(&conn, key, &mut row).unwrap());
+            assert_eq!(row, all[place].1);
+        }
+        assert!(shape.keys_at(&conn, start, end, &[all.len()]).unwrap().is_empty());
+    }
+}
+
+#[test]
+fn every_flipped_bit_and_every_truncation_of_ranges_changes_the_digest_or_means_the_same() {
     let (conn, shape) = table(1_200);
-    let found = shape.ranges(&conn).unwrap();
-    assert!(found.ranges.len() > 1, "a range that ends, and the last");
-    for (what, json) in damaged(&serde_json::to_vec(&found).unwrap()) {
+    let (found, digest) = ranges(&shape, &conn);
+    assert!(found.len() > 1, "a range that ends, and the last");
+    let page = RangesPage { ranges: found.into_iter().map(|listed| listed.range).collect() };
+    for (what, json) in damaged(&serde_json::to_vec(&page).unwrap()) {
         // A flip may make a hex digit a capital one.
-        let read = serde_json::from_slice::<TableRanges>(&json).ok().filter(|read| read.verify(&found.hash).is_ok());
-        assert!(read.is_none_or(|read| read == found), "{what}");
+        let Ok(read) = serde_json::from_slice::<RangesPage>(&json) else { continue };
+        let mut hasher = RangesHasher::default();
+        read.ranges.iter().for_each(|range| hasher.add(range));
+        assert!(read == page || hasher.finish("t") != digest, "{what}");
     }
 }
 
 #[test]
 fn every_flipped_bit_and_every_truncation_of_an_overview_is_detected_or_means_the_same() {
     let (conn, shape) = table(3);
-    let ranges = shape.ranges(&conn).unwrap();
+    let (_, digest) = ranges(&shape, &conn);
     let objects = crate::schema::objects(&conn).unwrap();
     let epoch = Epoch { generation: 1, id: EpochId([2; 8]) };
     let overview = Overview {
@@ -135,7 +207,7 @@ fn every_flipped_bit_and_every_truncation_of_an_overview_is_detected_or_means_th
         schema_hash: crate::schema::hash_objects(&objects),
         committed_ms: 1_700_000_000_000,
         objects,
-        tables: vec![TableDigest { name: "t".into(), rows: 3, hash: ranges.hash }],
+        tables: vec![digest],
         digest: Hex(Vec::new()),
     }
     .sealed();
@@ -152,8 +224,8 @@ fn huge_rows_are_cut_by_their_bytes() {
     for key in 0..8 {
         conn.execute("INSERT INTO t VALUES (?1, zeroblob(700000))", [key]).unwrap();
     }
-    let found = Shape::read(&conn, "t").unwrap().ranges(&conn).unwrap();
-    assert!(found.ranges.iter().all(|range| range.rows <= 2), "{found:?}");
+    let (found, _) = ranges(&Shape::read(&conn, "t").unwrap(), &conn);
+    assert!(found.iter().all(|listed| listed.range.rows <= 2), "{found:?}");
 }
 
 #[test]
@@ -164,7 +236,7 @@ fn values_that_sqlite_calls_equal_are_told_apart() {
     let mut hashes = std::collections::HashSet::new();
     for value in ["1", "1.0", "'1'", "x'31'", "NULL", "''", "x''", "'A'", "'a'", "0.0", "-0.0"] {
         conn.execute_batch(&format!("INSERT OR REPLACE INTO t VALUES (1, {value})")).unwrap();
-        hashes.insert(shape.ranges(&conn).unwrap().hash);
+        hashes.insert(ranges(&shape, &conn).1.hash.0);
     }
     assert_eq!(hashes.len(), 10, "only -0.0 and 0.0 are the same, as they are to a session");
 }
@@ -189,7 +261,7 @@ proptest! {
         }
         merge(&here, &there, &shape);
         prop_assert_eq!(rows(&shape, &here), rows(&shape, &there));
-        prop_assert_eq!(shape.ranges(&here).unwrap(), shape.ranges(&there).unwrap());
+        prop_assert_eq!(ranges(&shape, &here), ranges(&shape, &there));
     }
 
     #[test]

@@ -1,3 +1,5 @@
+use std::io::IsTerminal;
+
 use clap::{Args, Subcommand};
 use vski_sync_agent::config::NodeArgs;
 
@@ -14,7 +16,7 @@ pub enum AdminCommand {
 pub struct UpsertArgs {
     /// The address to log in with
     email: String,
-    /// The password, 8 characters or more; - reads it from standard input
+    /// The password, 8 characters or more; - reads a line of standard input
     password: String,
     #[command(flatten)]
     node: NodeArgs,
@@ -24,12 +26,7 @@ pub fn execute(command: AdminCommand) -> Result<(), Failure> {
     let AdminCommand::Upsert(UpsertArgs { email, password, node }) = command;
     let node = node.resolve().map_err(Failure::setup)?;
     let password = match password.as_str() {
-        "-" => {
-            let read = std::io::read_to_string(std::io::stdin());
-            read.map_err(|error| Failure::setup(format!("read the password: {error}")))?
-                .trim_end_matches(['\r', '\n'])
-                .to_owned()
-        }
+        "-" => typed(&email).map_err(|error| Failure::setup(format!("read the password: {error}")))?,
         _ => password,
     };
     block_on(async {
@@ -39,4 +36,15 @@ pub fn execute(command: AdminCommand) -> Result<(), Failure> {
         println!("admin {email} can log in");
         Ok(())
     })
+}
+
+/// The password, from the terminal or a pipe.
+fn typed(email: &str) -> std::io::Result<String> {
+    let stdin = std::io::stdin();
+    if stdin.is_terminal() {
+        eprint!("new password of {email}: ");
+    }
+    let mut line = String::new();
+    stdin.read_line(&mut line)?;
+    Ok(line.trim_end_matches(['\r', '\n']).to_owned())
 }

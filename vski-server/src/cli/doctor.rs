@@ -61,5 +61,5 @@ fn no_admin(dir: &DataDir, args: &ServeArgs) -> Option<Finding> {
     let made_at_start = args.admin_email.as_ref().is_some_and(|email| !email.is_empty());
     let conn = doctor::open(dir, names::DEFAULT_DATABASE).ok()?;
     let none = !admins::any(&conn).ok()? && !made_at_start;
-    none.then(|| Finding::info("there is no admin yet", "vski-server admin upsert EMAIL PASSWORD"))
+    none.then(|| Finding::info("there is no admin yet", "vski-server admin upsert admin@example.com -"))
 }

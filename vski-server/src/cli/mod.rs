@@ -27,6 +27,9 @@ mod demote;
 /// `doctor`.
 mod doctor;
 
+/// `healthcheck`.
+mod healthcheck;
+
 /// `demo`.
 mod demo;
 
@@ -68,6 +71,8 @@ enum Command {
     Demote(demote::DemoteArgs),
     /// Look for what keeps this node from working, and say how to repair it; changes nothing
     Doctor(Box<doctor::DoctorArgs>),
+    /// Ask the node that runs on this machine whether it lives: exit code 0 if it does, else 1
+    Healthcheck(healthcheck::HealthcheckArgs),
     /// Start a master and replicas on this machine, with real data to try
     Demo(demo::DemoArgs),
     /// The sync agent: the same program as vski-sync-agent
@@ -88,6 +93,7 @@ pub fn main() -> ExitCode {
         Command::Promote(args) => report(promote::execute(&args)),
         Command::Demote(args) => report(demote::execute(&args)),
         Command::Doctor(args) => doctor::execute(&args).unwrap_or_else(|failure| report(Err(failure))),
+        Command::Healthcheck(args) => healthcheck::execute(&args),
         Command::Demo(args) => report(demo::execute(&args)),
         Command::Agent(command) => vski_sync_agent::cli::execute(command),
     }

@@ -16,8 +16,8 @@ use super::state::SourceState;
 use crate::replication::compare::Compare;
 use crate::store::error::StoreError;
 
-/// `ranges` is the overview, `ranges?table=` one table's ranges. `rows?table=&range=&through=` the hashes of the rows of
-/// some ranges, `rows?table=&range=&places=1,5` or `places=all` rows of one range.
+/// `ranges` is the overview, `ranges?table=&from=` some of one table's ranges. `rows?table=&range=&through=` the hashes of
+/// the rows of some ranges, `rows?table=&places=3:1,5;4:0` rows of some ranges. Answers are bounded: they may end early.
 pub fn router() -> Router<SourceState> {
     let base = format!("{}/{{id}}", route::SNAPSHOT);
     Router::new().route(&format!("{base}/ranges"), get(ranges)).route(&format!("{base}/rows"), get(rows))
@@ -26,12 +26,14 @@ pub fn router() -> Router<SourceState> {
 #[derive(Deserialize)]
 struct RangesParams {
     table: Option<String>,
+    #[serde(default)]
+    from: usize,
 }
 
 #[derive(Deserialize)]
 struct RowsParams {
     table: String,
-    range: usize,
+    range: Option<usize>,
     through: Option<usize>,
     places: Option<String>,
 }
@@ -44,7 +46,7 @@ async fn ranges(
 ) -> Result<Response, ApiError> {
     peer.require_replica()?;
     match params.table {
-        Some(table) => Ok(Json(blocking(move || compare.ranges(&id, &table)).await?).into_response()),
+        Some(table) => Ok(Json(blocking(move || compare.ranges(&id, &table, params.from)).await?).into_response()),
         None => Ok(Json(blocking(move || compare.overview(&id)).await?).into_response()),
     }
 }
@@ -57,21 +59,45 @@ async fn rows(
 ) -> Result<Response, ApiError> {
     peer.require_replica()?;
     let RowsParams { table, range, through, places } = params;
-    let body = match places.as_deref() {
-        None => blocking(move || compare.row_hashes(&id, &table, range, through.unwrap_or(range))).await?,
-        Some("all") => blocking(move || compare.rows(&id, &table, range, None)).await?,
-        Some(places) => {
-            let parsed: Result<Vec<usize>, _> = places.split(',').map(str::parse).collect();
-            let mut places = parsed.map_err(|_| ApiError::bad_request("places must be numbers with commas, or all"))?;
-            places.sort_unstable();
-            blocking(move || compare.rows(&id, &table, range, Some(&places))).await?
+    let body = match (range, places.as_deref()) {
+        (Some(range), None) => {
+            blocking(move || compare.row_hashes(&id, &table, range, through.unwrap_or(range))).await?
         }
+        (None, Some(places)) => {
+            let wanted = parse_places(places).ok_or_else(|| ApiError::bad_request(PLACES_RULE))?;
+            blocking(move || compare.rows(&id, &table, &wanted)).await?
+        }
+        _ => return Err(ApiError::bad_request("either range or places must be given")),
     };
     Ok(([(header::CONTENT_TYPE, "application/octet-stream")], body).into_response())
+}
+
+const PLACES_RULE: &str = "places must be like 3:1,5;4:0 (ranges, and in each of them places in rising order)";
+
+fn parse_places(text: &str) -> Option<Vec<(usize, Vec<usize>)>> {
+    let range = |part: &str| {
+        let (range, places) = part.split_once(':')?;
+        let places: Vec<usize> = places.split(',').map(|place| place.parse().ok()).collect::<Option<_>>()?;
+        places.is_sorted_by(|one, next| one < next).then_some((range.parse().ok()?, places))
+    };
+    text.split(';').map(range).collect()
 }
 
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, StoreError> {
     tokio::task::spawn_blocking(work).await.map_err(|_| StoreError::ShuttingDown)?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_ranges_with_rising_numbers() {
+        assert_eq!(parse_places("3:1,5;4:0"), Some(vec![(3, vec![1, 5]), (4, vec![0])]));
+        for bad in ["", "3", "3:", "3:1,", "3:5,1", "3:1,1", "x:1", ";"] {
+            assert_eq!(parse_places(bad), None, "{bad}");
+        }
+    }
 }

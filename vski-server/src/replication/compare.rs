@@ -1,18 +1,21 @@
 //! What a leased snapshot holds, for replicas that compare their copy with it. The snapshot never changes, so what was
-//! computed once stays right: each table is read once, for its ranges, and then only where somebody asks.
+//! computed once stays right: each table is read once, for its ranges and their rows' hashes, which are kept in a file,
+//! and then only the rows that somebody asks for.
+//!
+//! Every answer is bounded and begins with what was asked for first: whoever gets less than that asks for the rest.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rusqlite::Connection;
-use vski_replication::ranges::{Hex, Overview, Shape, TableDigest, TableRanges, frame, row_hash};
+use vski_replication::ranges::{Hex, Listed, Overview, RangeList, RangesPage, Shape, TableDigest, frame, frame_with};
 use vski_replication::{changelog, connection, schema};
 
 use super::snapshot::Snapshots;
 use crate::store::error::StoreError;
 
-/// Ranges whose rows' hashes one answer may hold.
-pub const MAX_RANGES: usize = 64;
+/// Bytes of hashes or rows after which an answer ends.
+const ANSWER_BYTES: usize = 2 << 20;
 
 /// The snapshots that are being compared.
 pub struct Compare {
@@ -22,13 +25,19 @@ pub struct Compare {
 
 /// A snapshot with a connection to it.
 struct Opened {
-    conn: Mutex<Connection>,
+    content: Mutex<Content>,
     tables: Mutex<HashMap<String, Arc<Table>>>,
+}
+
+struct Content {
+    conn: Connection,
+    /// The ranges of the tables that were read, by table.
+    ranges: RangeList,
 }
 
 struct Table {
     shape: Shape,
-    ranges: TableRanges,
+    digest: TableDigest,
 }
 
 impl Compare {
@@ -41,18 +50,13 @@ impl Compare {
     pub fn overview(&self, id: &str) -> Result<Overview, StoreError> {
         let opened = self.opened(id)?;
         let (head, objects, database_id, schema_version) = {
-            let conn = opened.lock();
-            let objects = schema::objects(&conn)?;
-            (changelog::head(&conn)?, objects, changelog::database_id(&conn)?, changelog::schema_version(&conn)?)
+            let conn = &opened.lock().conn;
+            let objects = schema::objects(conn)?;
+            (changelog::head(conn)?, objects, changelog::database_id(conn)?, changelog::schema_version(conn)?)
         };
         let mut tables = Vec::new();
         for object in objects.iter().filter(|object| object.kind == "table") {
-            let table = opened.table(&object.name)?;
-            tables.push(TableDigest {
-                name: object.name.clone(),
-                rows: table.ranges.rows,
-                hash: table.ranges.hash.clone(),
-            });
+            tables.push(opened.table(&object.name)?.digest.clone());
         }
         let overview = Overview {
             database_id,
@@ -67,34 +71,43 @@ impl Compare {
         Ok(overview.sealed())
     }
 
-    /// The ranges of one table.
-    pub fn ranges(&self, id: &str, table: &str) -> Result<TableRanges, StoreError> {
-        Ok(self.opened(id)?.table(table)?.ranges.clone())
+    /// Ranges of one table, from number `from` on.
+    pub fn ranges(&self, id: &str, table: &str, from: usize) -> Result<RangesPage, StoreError> {
+        let opened = self.opened(id)?;
+        opened.table(table)?;
+        let page = opened.lock().ranges.page(table, from)?;
+        if page.ranges.is_empty() { Err(no_range(from)) } else { Ok(page) }
     }
 
     /// For each range from `first` to `last`: a frame of its rows' hashes, in key order.
     pub fn row_hashes(&self, id: &str, table: &str, first: usize, last: usize) -> Result<Vec<u8>, StoreError> {
         let (opened, mut out) = (self.opened(id)?, Vec::new());
-        let table = opened.table(table)?;
-        check_range(&table.ranges, first, last)?;
+        opened.table(table)?;
         for at in first..=last {
-            let mut hashes = Vec::new();
-            opened.scan(&table, at, |_, row| hashes.extend(row_hash(row)))?;
+            let hashes = opened.lock().ranges.hashes(table, at)?.ok_or_else(|| no_range(at))?;
             frame(&hashes, &mut out);
+            if out.len() >= ANSWER_BYTES {
+                break;
+            }
         }
         Ok(out)
     }
 
-    /// The rows of one range, a frame each: all, or those whose places in it are `wanted` (sorted).
-    pub fn rows(&self, id: &str, table: &str, at: usize, wanted: Option<&[usize]>) -> Result<Vec<u8>, StoreError> {
+    /// Rows of some ranges, a frame each: of each range those at the given places, which are sorted.
+    pub fn rows(&self, id: &str, table: &str, wanted: &[(usize, Vec<usize>)]) -> Result<Vec<u8>, StoreError> {
         let (opened, mut out) = (self.opened(id)?, Vec::new());
         let table = opened.table(table)?;
-        check_range(&table.ranges, at, at)?;
-        opened.scan(&table, at, |place, row| {
-            if wanted.is_none_or(|wanted| wanted.binary_search(&place).is_ok()) {
-                frame(row, &mut out);
+        for (at, places) in wanted {
+            let content = opened.lock();
+            let Listed { start, range, .. } =
+                content.ranges.get(table.shape.table(), *at)?.ok_or_else(|| no_range(*at))?;
+            for key in table.shape.keys_at(&content.conn, start.as_ref(), range.end.as_ref(), places)? {
+                frame_with(&mut out, |out| table.shape.row(&content.conn, &key, out))?;
+                if out.len() >= ANSWER_BYTES {
+                    return Ok(out);
+                }
             }
-        })?;
+        }
         Ok(out)
     }
 
@@ -107,50 +120,37 @@ impl Compare {
             return Ok(Arc::clone(opened));
         }
         let conn = connection::finished_copy(&path)?;
-        let opened = Arc::new(Opened { conn: Mutex::new(conn), tables: Mutex::default() });
+        let ranges = RangeList::create(&path.with_extension("ranges"))?;
+        let opened = Arc::new(Opened { content: Mutex::new(Content { conn, ranges }), tables: Mutex::default() });
         open.insert(id.to_owned(), Arc::clone(&opened));
         Ok(opened)
     }
 }
 
 impl Opened {
-    fn lock(&self) -> std::sync::MutexGuard<'_, Connection> {
-        self.conn.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> std::sync::MutexGuard<'_, Content> {
+        self.content.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A table's ranges. Several who ask at once wait for the first.
+    /// A table, whose ranges are listed from then on. Several who ask at once wait for the first.
     fn table(&self, name: &str) -> Result<Arc<Table>, StoreError> {
         let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(table) = tables.get(name) {
             return Ok(Arc::clone(table));
         }
-        let conn = self.lock();
-        let known = schema::objects(&conn)?.into_iter().any(|object| object.kind == "table" && object.name == name);
+        let Content { conn, ranges } = &*self.lock();
+        let known = schema::objects(conn)?.into_iter().any(|object| object.kind == "table" && object.name == name);
         if !known {
             return Err(StoreError::NotFound(format!("the snapshot has no table {name:?}")));
         }
-        let shape = Shape::read(&conn, name)?;
-        let table = Arc::new(Table { ranges: shape.ranges(&conn)?, shape });
+        let shape = Shape::read(conn, name)?;
+        let digest = ranges.cut(name, &shape, conn, true)?;
+        let table = Arc::new(Table { shape, digest });
         tables.insert(name.to_owned(), Arc::clone(&table));
         Ok(table)
     }
-
-    /// Visits the rows of range `at` with their places in it.
-    fn scan(&self, table: &Table, at: usize, mut visit: impl FnMut(usize, &[u8])) -> Result<(), StoreError> {
-        let (start, end) = (table.ranges.start(at), table.ranges.ranges[at].end.as_ref());
-        let mut place = 0;
-        table.shape.scan(&self.lock(), start, end, |_, row| {
-            visit(place, row);
-            place += 1;
-        })?;
-        Ok(())
-    }
 }
 
-fn check_range(ranges: &TableRanges, first: usize, last: usize) -> Result<(), StoreError> {
-    if first <= last && last < ranges.ranges.len() && last - first < MAX_RANGES {
-        return Ok(());
-    }
-    let count = ranges.ranges.len();
-    Err(StoreError::Invalid(format!("the table has {count} ranges, and at most {MAX_RANGES} are answered at once")))
+fn no_range(at: usize) -> StoreError {
+    StoreError::Invalid(format!("the table has no range {at}"))
 }

@@ -1,16 +1,24 @@
 //! Verifying: the master names a version by a snapshot, the copy is brought to exactly that one, and every table is
 //! compared in one read transaction.
 
+use std::path::Path;
 use std::time::Duration;
 
-use vski_replication::ranges::{Overview, Shape, TableDigest, TableRanges};
+use vski_replication::ranges::{Overview, RangeList, Shape, TableDigest};
 use vski_replication::{changelog, connection, schema};
 
 use super::{Agent, Ask};
+use crate::converge::answers::Ranges;
 use crate::error::AgentError;
 use crate::round::{Outcome, TableDifference, Verified};
-use crate::source::Changes;
+use crate::source::{Changes, Source};
 use crate::{blocking, lineage};
+
+/// Differing ranges that a report names; it counts the others.
+const RANGES_NAMED: usize = 1000;
+
+/// Whose ranges the snapshot's are in the list.
+const THERE: &str = "there";
 
 impl Agent {
     /// Compares the copy with the master if a request under way wants that. Differences are an error where one wants
@@ -60,17 +68,13 @@ impl Agent {
         }
         self.advance_to(manifest.position).await?;
         let (path, target) = (self.context.dir.database(&self.db), overview.clone());
-        let local = blocking::run(move || differing_tables(&path, &target)).await?;
+        let list = self.context.dir.incoming().join(format!("{}.verify", self.db));
+        let (mut list, differing) = blocking::run(move || differing_tables(&path, &list, &target)).await?;
         let mut differences = Vec::new();
-        for (digest, here) in local {
-            let there = self.context.source.ranges(&manifest.id, &digest).await?;
-            differences.push(TableDifference {
-                ranges: there.differing(&here),
-                of: there.ranges.len(),
-                rows_here: here.rows,
-                rows_on_master: digest.rows,
-                table: digest.name,
-            });
+        for (there, here) in differing {
+            let (next, difference) = difference(&self.context.source, &manifest.id, list, &there, &here).await?;
+            list = next;
+            differences.push(difference);
         }
         Ok(Verified {
             db: self.db.clone(),
@@ -102,8 +106,9 @@ impl Agent {
     }
 }
 
-/// The tables that differ, with their ranges here; all of it in one read transaction.
-fn differing_tables(path: &std::path::Path, target: &Overview) -> Result<Vec<(TableDigest, TableRanges)>, AgentError> {
+/// The tables that differ, as the master has them and as they are here, with the ranges here in a list; all of it in one
+/// read transaction.
+fn differing_tables(path: &Path, list: &Path, target: &Overview) -> Result<(RangeList, Vec<Differing>), AgentError> {
     let conn = connection::reader(path)?;
     let transaction = conn.unchecked_transaction()?;
     if changelog::head(&transaction)?.position != target.position {
@@ -112,12 +117,53 @@ fn differing_tables(path: &std::path::Path, target: &Overview) -> Result<Vec<(Ta
     if schema::hash(&transaction)? != target.schema_hash {
         return Err(AgentError::Unequal { told: "the schema is another one".to_owned() });
     }
-    let mut differing = Vec::new();
+    let (list, mut differing) = (RangeList::create(list)?, Vec::new());
     for digest in &target.tables {
-        let here = Shape::read(&transaction, &digest.name)?.ranges(&transaction)?;
-        if here.hash != digest.hash {
-            differing.push((digest.clone(), here));
+        let owner = here(&digest.name);
+        let found = list.cut(&owner, &Shape::read(&transaction, &digest.name)?, &transaction, false)?;
+        if found.hash == digest.hash {
+            list.forget(&owner)?;
+        } else {
+            differing.push((digest.clone(), found));
         }
     }
-    Ok(differing)
+    Ok((list, differing))
+}
+
+/// A table as the master has it, and as it is here.
+type Differing = (TableDigest, TableDigest);
+
+/// Fetches the ranges of a snapshot's table and tells which ones the list has otherwise.
+async fn difference(
+    source: &Source,
+    snapshot: &str,
+    mut list: RangeList,
+    there: &TableDigest,
+    here_rows: &TableDigest,
+) -> Result<(RangeList, TableDifference), AgentError> {
+    let mut ranges = Ranges::default();
+    while !ranges.is_complete() {
+        let page = ranges.add(source.ranges(snapshot, &there.name, ranges.count()).await?)?;
+        list = blocking::run(move || -> Result<_, AgentError> {
+            page.iter().try_for_each(|listed| list.put(THERE, listed, None))?;
+            Ok(list)
+        })
+        .await?;
+    }
+    ranges.check(there)?;
+    let of = ranges.count();
+    let (owner, table, rows_here, rows_on_master) = (here(&there.name), there.name.clone(), here_rows.rows, there.rows);
+    blocking::run(move || {
+        let named = list.differing(THERE, &owner, 0, RANGES_NAMED)?;
+        let ranges = named.into_iter().map(|listed| listed.at).collect();
+        let differing = list.count_differing(THERE, &owner)?;
+        list.forget(THERE)?;
+        Ok((list, TableDifference { table, ranges, differing, of, rows_here, rows_on_master }))
+    })
+    .await
+}
+
+/// A table as it is here, in the list of ranges.
+fn here(table: &str) -> String {
+    format!("here {table}")
 }

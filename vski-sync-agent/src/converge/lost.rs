@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::PathBuf;
 
-use rusqlite::types::Value as Sql;
+use rusqlite::types::ValueRef;
 use serde_json::{Map, Value, json};
 use vski_replication::datadir::{self, DataDir};
 use vski_replication::entry::Entry;
@@ -16,6 +16,9 @@ use vski_replication::position::{Position, hex};
 use vski_replication::ranges::Shape;
 
 use crate::error::AgentError;
+
+/// Bytes of a payload that are written at once.
+const HEX_BYTES: usize = 64 << 10;
 
 /// A report that grows; nothing is left of it if nothing was lost or the converge fails.
 pub(super) struct Lost {
@@ -48,14 +51,21 @@ impl Lost {
         self.line(&json!({ "table": shape.table(), "row": values }))
     }
 
+    /// Its payload may be long, so it is not put together in memory.
     pub(super) fn entry(&mut self, entry: &Entry) -> Result<(), AgentError> {
-        self.line(&json!({ "entry": {
+        let told = json!({
             "version": entry.version,
             "kind": entry.kind.name(),
             "epoch": entry.epoch,
             "committedMs": entry.committed_ms,
-            "payload": hex(&entry.payload),
-        } }))
+        });
+        let told = told.to_string();
+        let fields = told.strip_suffix('}').expect("an object ends so");
+        self.write(|file| {
+            write!(file, "{{\"entry\":{fields},\"payload\":\"")?;
+            entry.payload.chunks(HEX_BYTES).try_for_each(|bytes| write!(file, "{}", hex(bytes)))?;
+            writeln!(file, "\"}}}}")
+        })
     }
 
     /// Makes the report durable under its name; `None` if there was nothing to report.
@@ -71,23 +81,26 @@ impl Lost {
     }
 
     fn line(&mut self, value: &Value) -> Result<(), AgentError> {
+        self.write(|file| writeln!(file, "{value}"))
+    }
+
+    fn write(&mut self, line: impl FnOnce(&mut BufWriter<File>) -> std::io::Result<()>) -> Result<(), AgentError> {
         let io_error = |source| AgentError::Io { action: "write", path: self.growing.clone(), source };
         fault::io("converge:report").map_err(io_error)?;
         if self.file.is_none() {
             std::fs::create_dir_all(&self.folder).map_err(io_error)?;
             self.file = Some(BufWriter::new(File::create(&self.growing).map_err(io_error)?));
         }
-        let file = self.file.as_mut().expect("made above");
-        writeln!(file, "{value}").map_err(io_error)
+        line(self.file.as_mut().expect("made above")).map_err(io_error)
     }
 }
 
-fn to_json(value: Sql) -> Value {
+fn to_json(value: ValueRef<'_>) -> Value {
     match value {
-        Sql::Null => Value::Null,
-        Sql::Integer(number) => number.into(),
-        Sql::Real(number) => number.into(),
-        Sql::Text(text) => text.into(),
-        Sql::Blob(bytes) => json!({ "blob": hex(&bytes) }),
+        ValueRef::Null => Value::Null,
+        ValueRef::Integer(number) => number.into(),
+        ValueRef::Real(number) => number.into(),
+        ValueRef::Text(text) => String::from_utf8_lossy(text).into(),
+        ValueRef::Blob(bytes) => json!({ "blob": hex(bytes) }),
     }
 }

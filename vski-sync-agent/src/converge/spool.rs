@@ -3,10 +3,10 @@
 
 use std::path::{Path, PathBuf};
 
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::Connection;
 use vski_replication::datadir::DataDir;
 use vski_replication::fault;
-use vski_replication::ranges::{RowHash, row_hash};
+use vski_replication::ranges::{RangeList, RowHash, row_hash};
 
 use crate::error::AgentError;
 
@@ -38,10 +38,16 @@ impl Spool {
         Ok(self.conn.prepare_cached("SELECT 1 FROM rows WHERE hash = ?1")?.exists([hash])?)
     }
 
+    /// A list of ranges beside the rows.
+    pub(super) fn ranges(&self) -> Result<RangeList, AgentError> {
+        Ok(RangeList::create(&self.folder.join("ranges"))?)
+    }
+
     /// Keeps fetched rows. Committed at once, so that they survive the end of this process.
-    pub(super) fn keep(&self, rows: &[Vec<u8>]) -> Result<(), AgentError> {
+    pub(super) fn keep(&self, rows: &[&[u8]]) -> Result<(), AgentError> {
         for row in rows {
-            self.conn.prepare_cached("INSERT OR REPLACE INTO rows VALUES (?1, ?2)")?.execute((row_hash(row), row))?;
+            let mut insert = self.conn.prepare_cached("INSERT OR REPLACE INTO rows (hash, row) VALUES (?1, ?2)")?;
+            insert.execute((row_hash(row), row))?;
         }
         Ok(self.conn.execute_batch("COMMIT; BEGIN")?)
     }
@@ -60,12 +66,15 @@ impl Spool {
         while let Some(wanted) = rows.next()? {
             let hash: RowHash = wanted.get(0)?;
             let mut read = self.conn.prepare_cached("SELECT row FROM rows WHERE hash = ?1")?;
-            let row: Option<Vec<u8>> = read.query_row([hash], |row| row.get(0)).optional()?;
+            let mut found = read.query([hash])?;
             // A cache may have been damaged on the disk: what does not hash right is fetched again by the next attempt.
-            let row = row
-                .filter(|row| row_hash(row) == hash)
-                .ok_or_else(|| AgentError::Snapshot { reason: "a fetched row was damaged on this disk".to_owned() })?;
-            put(&row)?;
+            let damaged = || AgentError::Snapshot { reason: "a fetched row was damaged on this disk".to_owned() };
+            let row = found.next()?.ok_or_else(damaged)?;
+            let row = row.get_ref(0)?.as_blob().map_err(|_| damaged())?;
+            if row_hash(row) != hash {
+                return Err(damaged());
+            }
+            put(row)?;
             count += 1;
         }
         drop(rows);
@@ -87,7 +96,7 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     let conn = Connection::open(path)?;
     conn.execute_batch(
         "PRAGMA synchronous = OFF;
-         CREATE TABLE IF NOT EXISTS rows (hash BLOB PRIMARY KEY, row BLOB NOT NULL) WITHOUT ROWID;
+         CREATE TABLE IF NOT EXISTS rows (hash BLOB PRIMARY KEY, row BLOB NOT NULL);
          CREATE TABLE IF NOT EXISTS wanted (n INTEGER PRIMARY KEY, hash BLOB NOT NULL);",
     )?;
     Ok(conn)

@@ -59,7 +59,8 @@ fn unwritable(dir: &DataDir, files: &[(PathBuf, Metadata)]) -> Option<Finding> {
         rustix::fs::access(*path, Access::READ_OK | Access::WRITE_OK | folder).is_err()
     };
     let refused: Vec<&Path> = paths.filter(refused).collect();
-    let what = format!("this user may not write {}", and_more(refused.first()?, refused.len()));
+    let user = rustix::process::geteuid().as_raw();
+    let what = format!("user {user}, who runs this, may not write {}", and_more(refused.first()?, refused.len()));
     Some(Finding::error(what, "run it as the user that owns DATA_DIR, or give all of DATA_DIR to this user"))
 }
 
