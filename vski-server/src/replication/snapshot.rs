@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 use rusqlite::backup::{Backup, StepResult};
 use tokio_util::sync::CancellationToken;
+use vski_replication::changelog::Standing;
 use vski_replication::datadir::DataDir;
 use vski_replication::lease::{LEASE, Lease};
 use vski_replication::position::hex;
@@ -113,7 +114,7 @@ impl Snapshots {
         })
     }
 
-    /// A recent copy that has at least the entries up to `version`, or a new one.
+    /// A recent copy of the present history that has at least the entries up to `version`, or a new one.
     pub async fn take(self: &Arc<Self>, reader: &Reader, version: u64) -> Result<Manifest, StoreError> {
         let turn = {
             let mut taking = self.taking.lock().unwrap_or_else(PoisonError::into_inner);
@@ -121,12 +122,12 @@ impl Snapshots {
         };
         let _turn = turn.lock_owned().await;
         self.sweep();
-        if let Some(manifest) = self.recent(reader.name(), version) {
-            return Ok(manifest);
-        }
         let (this, reader) = (Arc::clone(self), reader.clone());
-        let made = tokio::task::spawn_blocking(move || this.make(&reader)).await;
-        made.map_err(|_| StoreError::ShuttingDown)?
+        let taken = tokio::task::spawn_blocking(move || match this.recent(&reader, version)? {
+            Some(manifest) => Ok(manifest),
+            None => this.make(&reader),
+        });
+        taken.await.map_err(|_| StoreError::ShuttingDown)?
     }
 
     /// Removes copies that nobody asks for any more, until shutdown. On a master pruning does that.
@@ -203,14 +204,23 @@ impl Snapshots {
         }
     }
 
-    fn recent(&self, db: &str, version: u64) -> Option<Manifest> {
+    /// A copy to share. One whose position the log does not lead on from is none: a replica that has converged since then
+    /// has another history, and whoever took such a copy would be sent away with it.
+    fn recent(&self, reader: &Reader, version: u64) -> Result<Option<Manifest>, StoreError> {
+        let conn = reader.dedicated()?;
         let mut leased = self.leased.lock().unwrap_or_else(PoisonError::into_inner);
-        let fits = |manifest: &Manifest| manifest.db == db && manifest.position.version >= version;
-        let is_there = |manifest: &Manifest| self.file(&manifest.id).exists();
-        let fresh = leased.values_mut().filter(|lease| lease.made.elapsed() < SHARED_FOR && fits(&lease.manifest));
-        let mut usable =
-            fresh.filter_map(|lease| (is_there(&lease.manifest) && lease.renew()).then_some(&lease.manifest));
-        usable.next().cloned()
+        for lease in leased.values_mut() {
+            let Manifest { id, db, position, .. } = &lease.manifest;
+            let fits = db == reader.name() && position.version >= version && lease.made.elapsed() < SHARED_FOR;
+            if !fits || !self.file(id).exists() {
+                continue;
+            }
+            let leads_on = matches!(changelog::standing(&conn, *position)?, Standing::AtHead | Standing::Behind);
+            if leads_on && lease.renew() {
+                return Ok(Some(lease.manifest.clone()));
+            }
+        }
+        Ok(None)
     }
 
     /// Removes copies that nobody asked for any more.

@@ -118,6 +118,10 @@ fn a_tail_that_the_master_lost_is_given_up_by_all() -> Result<()> {
     chain.master.start()?;
     write(&chain.master, 4)?;
     chain.wait_equal()?;
+    // A copy of what will be lost, which the parent would share with whoever asks soon.
+    let version = offline::position(&chain.parent.file("default"))?.version;
+    let copy = format!("{}?db=default&version={version}", route::SNAPSHOT);
+    replica_of(&chain.parent, "e2e")?.get(&copy)?.ok()?;
     chain.master.kill9()?;
     offline::restore(&backup, chain.master.dir())?;
     chain.master.start()?;
@@ -130,6 +134,7 @@ fn a_tail_that_the_master_lost_is_given_up_by_all() -> Result<()> {
         }
         ensure!(lost.lines().filter(|line| line.contains("\"entry\"")).count() == 4, "{}: {lost}", node.name());
     }
+    ensure!(told(&chain.child, "has converged") == 1, "the child got a copy of what its parent had given up");
     write(&chain.master, 1)?;
     chain.wait_equal()
 }
