@@ -27,6 +27,7 @@ pub struct Client {
     db: Option<String>,
     min_position: Option<String>,
     traceparent: Option<String>,
+    headers: HeaderMap,
 }
 
 /// An answer of any status.
@@ -75,7 +76,15 @@ impl Client {
             .redirect(Policy::none())
             .build()
             .context("make an HTTP client")?;
-        Ok(Self { http, base: base.to_owned(), token: None, db: None, min_position: None, traceparent: None })
+        Ok(Self {
+            http,
+            base: base.to_owned(),
+            token: None,
+            db: None,
+            min_position: None,
+            traceparent: None,
+            headers: HeaderMap::new(),
+        })
     }
 
     /// The same client with another token.
@@ -108,6 +117,13 @@ impl Client {
         Self { traceparent: Some(traceparent.to_owned()), ..self.clone() }
     }
 
+    /// The same client, which sends another header field with each request, or other values in it.
+    pub fn with_header(&self, name: &'static str, value: &str) -> Result<Self> {
+        let mut headers = self.headers.clone();
+        headers.insert(name, value.parse().with_context(|| format!("{value} in a header"))?);
+        Ok(Self { headers, ..self.clone() })
+    }
+
     /// The same client, logged in as an admin.
     pub fn login(&self, identity: &str, password: &str) -> Result<Self> {
         let body = json!({"identity": identity, "password": password});
@@ -130,7 +146,7 @@ impl Client {
     }
 
     fn request(&self, method: Method, path: &str) -> http::RequestBuilder {
-        let mut request = self.http.request(method, format!("{}{path}", self.base));
+        let mut request = self.http.request(method, format!("{}{path}", self.base)).headers(self.headers.clone());
         if let Some(token) = &self.token {
             request = request.bearer_auth(token);
         }

@@ -30,6 +30,9 @@ mod doctor;
 /// `healthcheck`.
 mod healthcheck;
 
+/// `secret`.
+mod secret;
+
 /// `demo`.
 mod demo;
 
@@ -73,6 +76,8 @@ enum Command {
     Doctor(Box<doctor::DoctorArgs>),
     /// Ask the node that runs on this machine whether it lives: exit code 0 if it does, else 1
     Healthcheck(healthcheck::HealthcheckArgs),
+    /// Make a file with a random JWT_SECRET, unless it is there
+    Secret(secret::SecretArgs),
     /// Start a master and replicas on this machine, with real data to try
     Demo(demo::DemoArgs),
     /// The sync agent: the same program as vski-sync-agent
@@ -94,6 +99,7 @@ pub fn main() -> ExitCode {
         Command::Demote(args) => report(demote::execute(&args)),
         Command::Doctor(args) => doctor::execute(&args).unwrap_or_else(|failure| report(Err(failure))),
         Command::Healthcheck(args) => healthcheck::execute(&args),
+        Command::Secret(args) => report(secret::execute(&args)),
         Command::Demo(args) => report(demo::execute(&args)),
         Command::Agent(command) => vski_sync_agent::cli::execute(command),
     }
