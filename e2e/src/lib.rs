@@ -3,7 +3,8 @@
 //! Reading order: [`mod@eventually`] is the one way to wait. [`programs`] finds the binaries, [`output`] keeps what they
 //! print, [`process`] runs one of them, [`program`] one that can be started again, [`cluster`] whole nodes. [`client`]
 //! talks to a node, [`load`] writes to it and remembers what was acknowledged, [`content`] compares data directories,
-//! [`offline`] edits those of stopped nodes.
+//! [`offline`] edits those of stopped nodes. [`mod@manifests`] renders and judges what is in `k8s/`,
+//! [`mod@pods`] runs it, [`scenarios`] is the harness for both.
 //!
 //! Environment: `VSKI_BIN_DIR` (where the binaries are), `VSKI_SEED` (repeats a random run), `VSKI_ROUNDS` (how many
 //! kills), `VSKI_KEEP` (set: data directories stay), `RUST_LOG` (passed on to the programs).
@@ -37,6 +38,15 @@ pub mod content;
 
 /// What can happen to the data directory of a node that is not running.
 pub mod offline;
+
+/// Kubernetes manifests, and what must be true of them.
+pub mod manifests;
+
+/// Pods of rendered manifests, run over Docker as a kubelet would.
+pub mod pods;
+
+/// A harness for scenarios that run one after another.
+pub mod scenarios;
 
 pub use cluster::{Cluster, Node};
 pub use eventually::eventually;
