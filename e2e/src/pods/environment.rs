@@ -25,13 +25,13 @@ pub fn resolve(container: &Container, fields: &Fields, from: &Manifests) -> Resu
     for variable in &container.env {
         let value = match (&variable.value, &variable.value_from) {
             (Some(value), None) => expand(value, &known),
-            (None, Some(ValueSource::FieldRef(field))) => match field.field_path.as_str() {
+            (None, Some(ValueSource::Field(field))) => match field.field_path.as_str() {
                 "metadata.name" => fields.pod.to_owned(),
                 "metadata.namespace" => fields.namespace.to_owned(),
                 other => bail!("the field {other} is not emulated"),
             },
-            (None, Some(ValueSource::ConfigMapKeyRef(source))) => key(from, "ConfigMap", source)?,
-            (None, Some(ValueSource::SecretKeyRef(source))) => key(from, "Secret", source)?,
+            (None, Some(ValueSource::ConfigMapKey(source))) => key(from, "ConfigMap", source)?,
+            (None, Some(ValueSource::SecretKey(source))) => key(from, "Secret", source)?,
             (value, source) => bail!("{}: {value:?} and {source:?}", variable.name),
         };
         known.insert(variable.name.clone(), value);

@@ -93,11 +93,13 @@ pub struct Variable {
 }
 
 #[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub enum ValueSource {
-    FieldRef(FieldRef),
-    ConfigMapKeyRef(KeyRef),
-    SecretKeyRef(KeyRef),
+    #[serde(rename = "fieldRef")]
+    Field(FieldRef),
+    #[serde(rename = "configMapKeyRef")]
+    ConfigMapKey(KeyRef),
+    #[serde(rename = "secretKeyRef")]
+    SecretKey(KeyRef),
 }
 
 #[derive(Clone, Debug, Deserialize)]

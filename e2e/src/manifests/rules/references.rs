@@ -221,7 +221,8 @@ pub fn addresses(manifests: &Manifests) -> Vec<String> {
     let known = |url: &str| {
         let (host, port) = url.strip_prefix("http://")?.split_once(':')?;
         let service = manifests.find("Service", host.split_once('.').map_or(host, |(_, service)| service))?;
-        items(&service["spec"]["ports"]).iter().find(|known| known["port"].to_string() == port)
+        let port: u16 = port.parse().ok()?;
+        items(&service["spec"]["ports"]).iter().find(|known| known["port"] == port)
     };
     let example = manifests.kind("StatefulSet").count() == 0;
     let urls = asked.into_iter().filter_map(Value::as_str).filter(|_| !example);

@@ -14,8 +14,7 @@ pub fn names(manifests: &Manifests) -> Vec<String> {
         let longest = if object["kind"] == "StatefulSet" { 52 } else { 63 };
         !is_label(name(object)) || name(object).len() > longest
     };
-    let mut faults: Vec<String> =
-        manifests.objects.iter().filter(|object| too_long(object)).map(|object| title(object)).collect();
+    let mut faults: Vec<String> = manifests.objects.iter().filter(|object| too_long(object)).map(title).collect();
     for template in manifests.templates() {
         let ports = template.ports().filter_map(|port| port["name"].as_str());
         faults.extend(ports.filter(|port| !is_label(port) || port.len() > 15).map(|port| format!("port {port}")));
