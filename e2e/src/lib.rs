@@ -4,7 +4,8 @@
 //! print, [`process`] runs one of them, [`memory`] watches it, [`program`] one that can be started again, [`cluster`] whole nodes. [`client`]
 //! talks to a node, [`load`] writes to it and remembers what was acknowledged, [`content`] compares data directories,
 //! [`offline`] edits those of stopped nodes. [`proxy`] is the network between nodes, [`shell`] an administrator's sqlite3,
-//! [`faults`] lists where programs can be made to die or fail.
+//! [`faults`] lists where programs can be made to die or fail. [`mod@manifests`] renders and judges what is in `k8s/`,
+//! [`mod@pods`] runs it, [`scenarios`] is the harness for both.
 //!
 //! Environment: `VSKI_BIN_DIR` (where the binaries are), `VSKI_SEED` (repeats a random run), `VSKI_ROUNDS` (how many random
 //! rounds), `VSKI_KEEP` (set: data directories stay), `RUST_LOG` (passed on to the programs).
@@ -50,6 +51,15 @@ pub mod shell;
 
 /// Places where debug builds can be killed or made to fail.
 pub mod faults;
+
+/// Kubernetes manifests, and what must be true of them.
+pub mod manifests;
+
+/// Pods of rendered manifests, run over Docker as a kubelet would.
+pub mod pods;
+
+/// A harness for scenarios that run one after another.
+pub mod scenarios;
 
 pub use cluster::{Cluster, Node};
 pub use eventually::eventually;

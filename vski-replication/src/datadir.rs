@@ -118,7 +118,7 @@ impl DataDir {
             std::fs::create_dir_all(&sub).map_err(io_error("create", &sub))?;
         }
         dir.check_file_system()?;
-        let probe = dir.private().join(format!("probe.{}", std::process::id()));
+        let probe = dir.private().join(format!("probe.{}", unique()));
         File::create(&probe).and_then(|_| std::fs::remove_file(&probe)).map_err(io_error("write to", root))?;
         Ok(dir)
     }
@@ -198,7 +198,7 @@ impl DataDir {
         if !is_node_id(id) {
             return Err(DataDirError::NodeId(id.to_owned()));
         }
-        let temporary = self.private().join(format!("id.{}", std::process::id()));
+        let temporary = self.private().join(format!("id.{}", unique()));
         fault::io("id:write").map_err(io_error("write", &temporary))?;
         write_synced(&temporary, id.as_bytes()).map_err(io_error("write", &temporary))?;
         fault::io("id:before-name").map_err(io_error("write", &path))?;
@@ -318,6 +318,11 @@ pub fn sync_directory(directory: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()
 }
 
+/// Part of a temporary file's name. A process id would not do: two containers on one volume both are process 1.
+fn unique() -> String {
+    format!("{:016x}", rand::random::<u64>())
+}
+
 fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = File::create(path)?;
     file.write_all(bytes)?;
@@ -362,6 +367,18 @@ mod tests {
         assert_eq!(dir.node_id(Some("r001")).unwrap(), "r001");
         assert_eq!(dir.node_id(None).unwrap(), "r001");
         assert!(dir.node_id(Some("no spaces")).unwrap_err().to_string().contains("REPLICA_ID"));
+    }
+
+    #[test]
+    fn processes_of_one_number_may_start_at_once() {
+        let (_keep, dir) = directory();
+        let start = || {
+            for _ in 0..50 {
+                let dir = DataDir::open(&dir.root).unwrap();
+                assert_eq!(dir.node_id(Some("r001")).unwrap(), "r001");
+            }
+        };
+        std::thread::scope(|scope| drop([(); 8].map(|()| scope.spawn(start))));
     }
 
     #[test]

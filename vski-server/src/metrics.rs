@@ -4,8 +4,8 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 
 use prometheus::core::Collector;
 use prometheus::{
-    Encoder, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry,
-    TextEncoder,
+    Encoder, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
 };
 use vski_sync_agent::metrics::AgentMetrics;
 
@@ -46,6 +46,10 @@ pub struct Metrics {
     pub log_bytes: IntGaugeVec,
     /// Bytes of the write-ahead log on disk, by database.
     pub wal_bytes: IntGaugeVec,
+    /// Bytes that are free for this process where the databases lie.
+    pub disk_free: IntGauge,
+    /// Bytes that there are in all.
+    pub disk_bytes: IntGauge,
     /// Lag of each database, on a replica, as of the last scrape.
     pub replica_lag: GaugeVec,
     /// How long reads waited for the position that they asked for.
@@ -88,6 +92,10 @@ impl Maker<'_> {
 
     fn gauge(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntGaugeVec, prometheus::Error> {
         self.register(IntGaugeVec::new(Opts::new(name, help), labels)?)
+    }
+
+    fn single(&self, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
+        self.register(IntGauge::new(name, help)?)
     }
 
     fn seconds(&self, name: &str, help: &str, labels: &[&str]) -> Result<GaugeVec, prometheus::Error> {
@@ -155,6 +163,8 @@ impl Metrics {
             )?,
             log_bytes: make.gauge("vski_log_bytes", "Payload bytes of the entries that the log keeps.", &["db"])?,
             wal_bytes: make.gauge("vski_wal_bytes", "Size of the write-ahead log on disk.", &["db"])?,
+            disk_free: make.single("vski_disk_free_bytes", "Free bytes on the file system of the databases.")?,
+            disk_bytes: make.single("vski_disk_bytes", "Size of the file system of the databases.")?,
             replica_lag: make.seconds(
                 "vski_replica_lag_seconds",
                 "Time since this replica was last known to equal its master.",

@@ -1,5 +1,6 @@
 //! Is the process alive, is it fit for traffic, what does it count.
 
+use std::path::Path;
 use std::time::Duration;
 
 use axum::extract::State;
@@ -111,7 +112,11 @@ fn state_json(state: &DatabaseState) -> Value {
 /// Prometheus' text format.
 async fn metrics(State(app): State<App>) -> Result<Response, ApiError> {
     observe_lag(&app)?;
-    for reader in app.readers()? {
+    let readers = app.readers()?;
+    if let Some(reader) = readers.first() {
+        observe_disk(&app, reader.path());
+    }
+    for reader in readers {
         let name = reader.name().to_owned();
         let bytes = connection::wal_bytes(reader.path());
         app.metrics.wal_bytes.with_label_values(&[&name]).set(i64::try_from(bytes).unwrap_or(i64::MAX));
@@ -132,6 +137,15 @@ async fn metrics(State(app): State<App>) -> Result<Response, ApiError> {
         ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, format!("the metrics could not be encoded: {error}"))
     })?;
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response())
+}
+
+/// All databases lie on one file system. One that cannot be asked keeps what it said last.
+fn observe_disk(app: &App, database: &Path) {
+    if let Ok(disk) = rustix::fs::statvfs(database) {
+        let bytes = |blocks: u64| i64::try_from(blocks.saturating_mul(disk.f_frsize)).unwrap_or(i64::MAX);
+        app.metrics.disk_free.set(bytes(disk.f_bavail));
+        app.metrics.disk_bytes.set(bytes(disk.f_blocks));
+    }
 }
 
 /// Computed here, from what the agent wrote down: it grows while the agent is frozen or dead.
