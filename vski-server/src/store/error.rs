@@ -84,7 +84,7 @@ pub enum StoreError {
     DiskFull,
     /// Not enough space for a snapshot.
     #[error(
-        "a snapshot of {db} needs {needed} free bytes and {free} are free on the file system of this node's DATA_DIR: make room there"
+        "a snapshot of {db} needs {needed} free bytes, and {free} are free on the volume of the node that makes it: make room on its DATA_DIR"
     )]
     NoRoom {
         /// The database.
