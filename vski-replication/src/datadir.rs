@@ -190,6 +190,12 @@ impl DataDir {
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
     }
 
+    /// All bytes of the directory's file system, used or free.
+    pub fn volume_bytes(&self) -> Result<u64, DataDirError> {
+        let stat = rustix::fs::statvfs(&self.root).map_err(|error| io_error("examine", &self.root)(error.into()))?;
+        Ok(stat.f_blocks.saturating_mul(stat.f_frsize))
+    }
+
     /// This node's id: `wanted` if given (and from now on), else the recorded one, else a new random one.
     pub fn node_id(&self, wanted: Option<&str>) -> Result<String, DataDirError> {
         let path = self.private().join("id");

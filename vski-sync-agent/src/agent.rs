@@ -22,7 +22,7 @@ use crate::config::Schedule;
 use crate::error::{self, AgentError, ErrorKind, Recovery};
 use crate::round::{Answered, Ask, Inbox, Outcome, Verified, Waiting};
 use crate::source::{Listed, Source};
-use crate::{blocking, bootstrap, lineage};
+use crate::{blocking, bootstrap};
 
 mod compare;
 mod follow;
@@ -140,9 +140,8 @@ impl Agent {
         context: Arc<Context>,
         shutdown: CancellationToken,
         inbox: Arc<Inbox>,
-        mut listing: watch::Receiver<Listing>,
+        listing: watch::Receiver<Listing>,
     ) -> Self {
-        listing.mark_changed();
         let state = if context.dir.database(db).exists() { State::CatchUp } else { State::Bootstrap };
         Self {
             db: db.to_owned(),
@@ -202,7 +201,7 @@ impl Agent {
 
     async fn bootstrap(&mut self) -> Result<Event, AgentError> {
         self.answering.append(&mut self.inbox.take());
-        self.heed_listing()?;
+        self.check_listed()?;
         let Context { source, dir, board, .. } = &*self.context;
         board.update(&self.db, |state| "bootstrap".clone_into(&mut state.state));
         select! {
@@ -211,21 +210,14 @@ impl Agent {
         }
     }
 
-    /// Looks at the master's list, if a new one came.
-    fn heed_listing(&mut self) -> Result<(), AgentError> {
-        if !self.listing.has_changed().unwrap_or(false) {
-            return Ok(());
+    /// Looks at the master's latest list, for whether this database is in it and nothing else: the position in it may be
+    /// older than this copy's. Whose history may be followed, the answer to the copy's own position tells.
+    fn check_listed(&mut self) -> Result<(), AgentError> {
+        // A file that the master does not list is none of its databases, whatever is in it.
+        if matches!(&*self.listing.borrow_and_update(), Listing::Missing) {
+            return Err(AgentError::MissingOnMaster);
         }
-        match (&*self.listing.borrow_and_update(), &self.copy) {
-            (Listing::Missing, _) => Err(AgentError::MissingOnMaster),
-            (Listing::Present(listed), Some(copy)) => {
-                let local = (copy.database_id(), copy.position());
-                // A replica may be an epoch behind this copy; what follows from that, its answer to the position tells.
-                let head = if self.context.source.is_replica() { copy.position() } else { listed.head() };
-                Ok(lineage::check(local, (listed.database_id, head))?)
-            }
-            _ => Ok(()),
-        }
+        Ok(())
     }
 
     /// At the head: waits for the interval, a request, or a list that shows something else.
@@ -243,7 +235,6 @@ impl Agent {
                 () = &mut timer => return Event::Due,
                 Ok(()) = self.listing.changed() => {
                     if self.listing_differs() {
-                        self.listing.mark_changed();
                         return Event::Due;
                     }
                 }
@@ -268,9 +259,11 @@ impl Agent {
             () = self.shutdown.cancelled() => {}
             () = self.inbox.arrived() => {}
             () = sleep(masters_word.then_some(pause)) => {}
-            Ok(()) = self.listing.changed(), if masters_word => self.listing.mark_changed(),
+            Ok(()) = self.listing.changed(), if masters_word => {}
         }
-        Event::Due
+        // The log up to here led to a snapshot that was refused: that is what has to be asked for again.
+        let refused = self.stop.is_some_and(|(kind, _)| kind == ErrorKind::SnapshotUnsafe);
+        if refused && self.context.dir.database(&self.db).exists() { Event::Diverged } else { Event::Due }
     }
 
     /// Logs, records and answers a failure; waits if the step is to be tried again.
@@ -383,6 +376,7 @@ mod tests {
         }
         assert_eq!(next(State::Stopped, Event::Due, true), State::CatchUp);
         assert_eq!(next(State::Stopped, Event::Due, false), State::Bootstrap);
+        assert_eq!(next(State::Stopped, Event::Diverged, true), State::Converge);
     }
 
     #[test]

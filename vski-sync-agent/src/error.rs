@@ -56,8 +56,11 @@ pub enum AgentError {
     /// A replica in between does not have yet what it had a moment ago.
     #[error("compare with the replica at MASTER_URL: it is behind this copy")]
     ParentBehind,
-    /// 410: the master's log begins after the local head.
-    #[error("the master has pruned the entries after this copy's head{}", told(", its log begins at", *base))]
+    /// 410: the log at MASTER_URL begins after the local head.
+    #[error(
+        "the node at MASTER_URL no longer has the entries after this copy's head{}: it pruned them, or converged itself",
+        told(", its log begins at", *base)
+    )]
     Pruned {
         /// The position before the master's first entry.
         base: Option<Position>,
@@ -226,7 +229,8 @@ impl AgentError {
     #[must_use]
     pub fn is_the_masters_word(&self) -> bool {
         // A damaged file is set aside once the master lists its database.
-        matches!(self, Self::Refused(_) | Self::MissingOnMaster | Self::Malformed { .. })
+        let source = matches!(self, Self::Source(SourceError::Unreplicable { .. }));
+        source || matches!(self, Self::Refused(_) | Self::MissingOnMaster | Self::Malformed { .. })
     }
 
     /// A schema that could not be made that of entry `version`. What failed because of the disk or a lock says nothing
@@ -304,11 +308,13 @@ mod tests {
     #[test]
     fn a_stop_names_its_state_and_what_to_do() {
         let malformed = AgentError::Malformed { reason: String::new() };
+        let unreplicable = SourceError::Unreplicable { call: "snapshot", reason: String::new() }.into();
         for (error, state, again) in [
             (AgentError::Lost { common: None }, "diverged", false),
             (AgentError::Uncaptured { version: 1 }, "diverged", false),
             (AgentError::SchemaForgotten { version: 1 }, "diverged", false),
             (AgentError::Unsafe { problems: String::new() }, "schema_unreachable", false),
+            (unreplicable, "schema_unreachable", true),
             (AgentError::MissingOnMaster, "missing_on_master", true),
             (malformed, "malformed", true),
         ] {

@@ -115,3 +115,6 @@ mod bounds;
 
 /// How a master without an admin gets one.
 mod first_admin;
+
+/// Tables that cannot be replicated, made by another program.
+mod unreplicable;

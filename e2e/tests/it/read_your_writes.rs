@@ -179,8 +179,8 @@ fn a_position_is_heeded_by_reads_of_its_database_only_and_refused_where_it_canno
             ("shop", format!("{shop},{default}"), 200),
             ("shop", format!("{never},{foreign}"), 200),
             ("default", format!("{epoch}:0"), 200),
-            ("default", never.clone(), 503),
-            ("default", format!("{default},{never}"), 503),
+            ("default", never.clone(), if on_master { 412 } else { 503 }),
+            ("default", format!("{default},{never}"), if on_master { 412 } else { 503 }),
             ("default", foreign.to_owned(), 412),
             ("default", newer.to_owned(), if on_master { 412 } else { 503 }),
             ("default", "default".to_owned(), 400),
@@ -189,6 +189,10 @@ fn a_position_is_heeded_by_reads_of_its_database_only_and_refused_where_it_canno
         ] {
             let found = status(db, &positions).with_context(|| format!("{} of {db}: {positions}", node.name()))?;
             ensure!(found == expected, "{}: {db} with {positions:?} answered {found}", node.name());
+        }
+        if on_master {
+            let beyond = client.with_min_position(&never).get(&records("posts"))?;
+            ensure!(beyond.body.contains("beyond this master's head"), "{}", beyond.body);
         }
         let unguarded = client.with_min_position("nonsense");
         unguarded.get("/health")?.ok()?;

@@ -79,6 +79,7 @@ impl From<StoreError> for ApiError {
             StoreError::NotFound(_) => StatusCode::NOT_FOUND,
             StoreError::Forbidden(_) => StatusCode::FORBIDDEN,
             StoreError::Invalid(_) | StoreError::Fields(_) | StoreError::Line { .. } => StatusCode::BAD_REQUEST,
+            StoreError::Unreplicable { .. } => StatusCode::UNPROCESSABLE_ENTITY,
             StoreError::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             StoreError::Overloaded
             | StoreError::HandedOver
@@ -91,7 +92,7 @@ impl From<StoreError> for ApiError {
                 tracing::error!(error = error.describe(), "a request failed");
                 StatusCode::SERVICE_UNAVAILABLE
             }
-            StoreError::DiskFull => StatusCode::INSUFFICIENT_STORAGE,
+            StoreError::DiskFull | StoreError::NoRoom { .. } => StatusCode::INSUFFICIENT_STORAGE,
             StoreError::Log(_) | StoreError::Directory(_) | StoreError::Sqlite(_) => {
                 tracing::error!(error = error.describe(), "a request failed");
                 return Self::new(StatusCode::INTERNAL_SERVER_ERROR, "the server could not do this; its log says why");

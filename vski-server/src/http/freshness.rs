@@ -34,6 +34,7 @@ async fn check(app: &App, parts: &mut Parts) -> Result<(), Response> {
             Arrival::Here => {}
             Arrival::Late => return Err(late(app, parts, position)),
             Arrival::Never => return Err(foreign(position).into_response()),
+            Arrival::Beyond { head } => return Err(beyond(position, head).into_response()),
         }
     }
     Ok(())
@@ -63,6 +64,14 @@ fn late(app: &App, parts: &Parts, position: &WritePosition) -> Response {
     let wait = app.freshness.min_position_wait;
     let message = format!("{} did not reach version {} here within {wait:?}: try again", position.db, position.version);
     ApiError::new(StatusCode::SERVICE_UNAVAILABLE, message).into_response()
+}
+
+fn beyond(position: &WritePosition, head: u64) -> ApiError {
+    let message = format!(
+        "{position} is beyond this master's head, version {head}: it may have been restored from an older copy, without \
+         that write: read again without the position"
+    );
+    ApiError::new(StatusCode::PRECONDITION_FAILED, message)
 }
 
 fn foreign(position: &WritePosition) -> ApiError {

@@ -57,7 +57,13 @@ async fn readyz(State(app): State<App>, Params(params): Params<ReadyParams>) -> 
     let mut body = json!({ "mode": app.identity.role.name(), "id": app.identity.id });
     let status = match &app.databases {
         Databases::Master(master) => {
-            let open = master.all().into_iter().map(|database| json!({ "name": database.name }));
+            // Its rows are served and written all the same.
+            let open = master.all().into_iter().map(|database| match database.writer.problems() {
+                None => json!({ "name": database.name }),
+                Some(problems) => {
+                    json!({ "name": database.name, "error": format!("it cannot be replicated: {problems}") })
+                }
+            });
             let unusable = master.unusable().iter().map(|(name, error)| json!({ "name": name, "error": error }));
             body["dbs"] = open.chain(unusable).collect();
             "ready"

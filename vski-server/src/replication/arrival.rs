@@ -18,12 +18,22 @@ pub enum Arrival {
     Late,
     /// This node's history is another one, or no longer tells.
     Never,
+    /// This is the master, its history is the entry's, and ends before it.
+    Beyond {
+        /// The master's last version.
+        head: u64,
+    },
 }
 
 /// Waits for `version` of `epoch`, at most MIN_POSITION_WAIT.
 pub async fn wait(app: &App, db: &str, epoch: Epoch, version: u64) -> Result<Arrival, StoreError> {
     let started = Instant::now();
     let mut found = find(app, db, epoch, version).await?;
+    if let (Contains::NotYet, Databases::Master(master)) = (found, &app.databases) {
+        // It tells a position only once that is in its log, and nobody else extends it: waiting would not help.
+        let head = master.database(db)?.writer.head().borrow().position;
+        return Ok(if head.epoch == epoch { Arrival::Beyond { head: head.version } } else { Arrival::Never });
+    }
     if found == Contains::NotYet {
         let waited = tokio::time::timeout(app.freshness.min_position_wait, come(app, db, epoch, version)).await;
         // Too late: what was found before still holds.
@@ -50,18 +60,10 @@ async fn find(app: &App, db: &str, epoch: Epoch, version: u64) -> Result<Contain
         }
         (Err(error), _) => return Err(error),
     };
-    let found = reader.read(move |conn| Ok(changelog::contains(conn, epoch, version)?)).await?;
-    match (&app.databases, found) {
-        // Nobody but the master itself begins an epoch of it.
-        (Databases::Master(master), Contains::NotYet) => {
-            let head = master.database(db)?.writer.head().borrow().position;
-            Ok(if head.epoch == epoch { found } else { Contains::No })
-        }
-        _ => Ok(found),
-    }
+    reader.read(move |conn| Ok(changelog::contains(conn, epoch, version)?)).await
 }
 
-/// Returns once the answer is known.
+/// Returns once the answer is known, on a replica.
 async fn come(app: &App, db: &str, epoch: Epoch, version: u64) -> Result<Contains, StoreError> {
     // As long as this holds, `contains` would say so too: no need to look.
     let is_ahead = |head: &Head| {
@@ -69,11 +71,8 @@ async fn come(app: &App, db: &str, epoch: Epoch, version: u64) -> Result<Contain
         epoch.generation > at.epoch.generation || (epoch == at.epoch && version > at.version)
     };
     loop {
-        match &app.databases {
-            Databases::Master(master) => until(app, master.database(db)?.writer.head(), |head| !is_ahead(head)).await?,
-            Databases::Replica(replica) => {
-                until(app, replica.heads(db), |head| head.is_some_and(|head| !is_ahead(&head))).await?;
-            }
+        if let Databases::Replica(replica) = &app.databases {
+            until(app, replica.heads(db), |head| head.is_some_and(|head| !is_ahead(&head))).await?;
         }
         let found = find(app, db, epoch, version).await?;
         if found != Contains::NotYet {

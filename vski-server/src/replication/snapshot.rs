@@ -24,6 +24,7 @@ use vski_replication::{changelog, connection, fault};
 use crate::metrics::Metrics;
 use crate::store::error::StoreError;
 use crate::store::reader::Reader;
+use crate::store::replicable;
 
 /// A copy younger than this is offered to the next who asks.
 const SHARED_FOR: Duration = Duration::from_secs(60);
@@ -37,8 +38,14 @@ const RENEW_EVERY: Duration = Duration::from_secs(5);
 /// How often copies are looked for that nobody asks for any more, where pruning does not look.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
 
-/// Free bytes that a copy leaves for the database itself.
+/// Free bytes that a copy leaves for the database itself, at most.
 const FREE_MARGIN: u64 = 64 << 20;
+
+/// On a small volume it leaves one part in so many of all its bytes.
+const MARGIN_PARTS: u64 = 20;
+
+/// How often a database is logged at most whose snapshots find no room.
+const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
 
 /// How far the write-ahead log may grow while a copy holds its read transaction, bytes.
 const WAL_LIMIT: u64 = 4 << 30;
@@ -57,6 +64,8 @@ pub struct Snapshots {
     making: Mutex<HashMap<String, u64>>,
     /// Copies whose leases were broken, the last ones: whoever asks for one is told so.
     broken: Mutex<VecDeque<String>>,
+    /// By database, when it was logged last that a copy finds no room.
+    complained: Mutex<HashMap<String, Instant>>,
     /// One at a time per database.
     taking: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
 }
@@ -110,6 +119,7 @@ impl Snapshots {
             leased: Mutex::default(),
             making: Mutex::default(),
             broken: Mutex::default(),
+            complained: Mutex::default(),
             taking: Mutex::default(),
         })
     }
@@ -250,9 +260,11 @@ impl Snapshots {
                 self.made(reader.name());
                 // A half copy is of no use; what matters is the first error.
                 let _ = std::fs::remove_file(&path);
+                self.complain(&error);
                 return Err(error);
             }
         };
+        self.complained.lock().unwrap_or_else(PoisonError::into_inner).remove(reader.name());
         self.metrics.snapshots.with_label_values(&[reader.name()]).inc();
         tracing::info!(
             db = manifest.db,
@@ -283,39 +295,76 @@ impl Snapshots {
         self.making.lock().unwrap_or_else(PoisonError::into_inner).insert(reader.name().to_owned(), version);
         let begin = || Lease::begin(&self.dir, id, reader.name(), version).map_err(|error| unwritable(path, &error));
         let lease = self.agent_prunes.then(begin).transpose()?;
+        if let Some(problems) = replicable::problems(&transaction)? {
+            return Err(StoreError::Unreplicable { name: reader.name().to_owned(), problems });
+        }
         let page_size: i64 = transaction.query_row("PRAGMA page_size", [], |row| row.get(0))?;
         let needed = u64::try_from(pages.saturating_mul(page_size)).unwrap_or(0);
-        self.check_space(needed)?;
+        self.check_space(reader.name(), needed)?;
+        let copied = self.copy_pages(&transaction, reader, path, u64::try_from(page_size).unwrap_or(0));
+        // SQLite knows only that it is full.
+        copied.map_err(|error| match (error, self.dir.free_bytes()) {
+            (StoreError::DiskFull, Ok(free)) => StoreError::NoRoom { db: reader.name().to_owned(), needed, free },
+            (error, _) => error,
+        })?;
+        drop(transaction);
+        let synced = fault::io("snapshot:fsync").and_then(|()| File::open(path)).and_then(|file| file.sync_all());
+        synced.map_err(|error| unreadable(path, &error))?;
+        Ok(lease)
+    }
+
+    fn copy_pages(&self, source: &Connection, reader: &Reader, path: &Path, page_size: u64) -> Result<(), StoreError> {
         fault::sql("snapshot:begin")?;
         let mut target = Connection::open(path)?;
         target.execute_batch("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA locking_mode = EXCLUSIVE")?;
-        let backup = Backup::new(&transaction, &mut target)?;
+        let backup = Backup::new(source, &mut target)?;
         loop {
             fault::sql("snapshot:step")?;
             match backup.step(STEP_PAGES)? {
                 StepResult::Done => break,
                 StepResult::More => {
-                    self.check_space(0)?;
+                    let left = u64::try_from(backup.progress().remaining).unwrap_or(0);
+                    self.check_space(reader.name(), left.saturating_mul(page_size))?;
                     check_wal(reader.path())?;
                 }
                 _ => std::thread::yield_now(),
             }
         }
         drop(backup);
-        drop(transaction);
-        target.close().map_err(|(_, error)| error)?;
-        let synced = fault::io("snapshot:fsync").and_then(|()| File::open(path)).and_then(|file| file.sync_all());
-        synced.map_err(|error| unreadable(path, &error))?;
-        Ok(lease)
+        Ok(target.close().map_err(|(_, error)| error)?)
     }
 
-    fn check_space(&self, needed: u64) -> Result<(), StoreError> {
-        if self.dir.free_bytes()? < needed.saturating_add(FREE_MARGIN) { Err(StoreError::DiskFull) } else { Ok(()) }
+    /// Whether `bytes` more fit, and the margin besides.
+    fn check_space(&self, db: &str, bytes: u64) -> Result<(), StoreError> {
+        let needed = bytes.saturating_add(margin(self.dir.volume_bytes()?));
+        let free = self.dir.free_bytes()?;
+        if free < needed { Err(StoreError::NoRoom { db: db.to_owned(), needed, free }) } else { Ok(()) }
+    }
+
+    /// Logs that there is no room, once until there is, and now and then while there is none.
+    fn complain(&self, error: &StoreError) {
+        let StoreError::NoRoom { db, needed, free } = error else { return };
+        let mut complained = self.complained.lock().unwrap_or_else(PoisonError::into_inner);
+        if complained.get(db).is_some_and(|last| last.elapsed() < COMPLAIN_EVERY) {
+            return;
+        }
+        complained.insert(db.clone(), Instant::now());
+        tracing::warn!(
+            db,
+            needed_bytes = needed,
+            free_bytes = free,
+            "no room for a snapshot on DATA_DIR's file system: replicas that need one wait"
+        );
     }
 
     fn file(&self, id: &str) -> PathBuf {
         self.dir.snapshots().join(format!("{id}.db"))
     }
+}
+
+/// Free bytes that a copy leaves on a volume of `total` bytes.
+fn margin(total: u64) -> u64 {
+    FREE_MARGIN.min(total / MARGIN_PARTS)
 }
 
 fn check_wal(database: &Path) -> Result<(), StoreError> {
@@ -372,4 +421,33 @@ fn unwritable(path: &Path, error: &std::io::Error) -> StoreError {
 
 fn unreadable(path: &Path, error: &std::io::Error) -> StoreError {
     StoreError::Invalid(format!("the snapshot {} cannot be read back: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_leaves_a_margin_that_fits_the_volume() {
+        for (volume, left) in [(0, 0), (40 << 20, 2 << 20), (1 << 30, (1 << 30) / 20), (1 << 40, 64 << 20)] {
+            assert_eq!(margin(volume), left);
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_told_with_both_numbers_and_whose_volume_it_is() {
+        let keep = tempfile::tempdir().unwrap();
+        let dir = DataDir::open(keep.path()).unwrap();
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let snapshots = Snapshots::new(&dir, &metrics).unwrap();
+        snapshots.check_space("shop", 0).unwrap();
+        let error = snapshots.check_space("shop", u64::MAX / 2).unwrap_err();
+        let StoreError::NoRoom { needed, free, .. } = error else { panic!("{error}") };
+        let said = error.to_string();
+        for part in [needed.to_string(), free.to_string(), "shop".to_owned(), "the node that makes it".to_owned()] {
+            assert!(said.contains(&part), "{said}");
+        }
+        snapshots.complain(&error);
+        assert!(snapshots.complained.lock().unwrap().contains_key("shop"));
+    }
 }

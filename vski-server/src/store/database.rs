@@ -7,7 +7,7 @@ use vski_replication::changelog::{self, Head, LogError};
 use vski_replication::datadir::DataDir;
 use vski_replication::entry::{Kind, SchemaChange, schema_payload};
 use vski_replication::position::DatabaseId;
-use vski_replication::schema::{self, gate};
+use vski_replication::schema;
 use vski_replication::{connection, fault, names};
 
 use super::error::StoreError;
@@ -15,7 +15,7 @@ use super::ids;
 use super::reader::Reader;
 use super::transaction::WriteConnection;
 use super::writer::Writer;
-use super::{admins, collections, fingerprint};
+use super::{admins, collections, fingerprint, replicable};
 use crate::metrics::Metrics;
 
 /// One database of a master.
@@ -40,10 +40,8 @@ pub fn open(
     let open = dir.share_database(name)?.ok_or_else(|| StoreError::NotReady(name.to_owned()))?;
     let edited = left.is_some_and(|left| fingerprint::of(&path).as_deref() != Some(left));
     let conn = connect(&path, name).map_err(|error| refused(&path, error))?;
-    let problems: Vec<_> = gate::problems(&conn)?.iter().map(ToString::to_string).collect();
-    if !problems.is_empty() {
-        let path = path.display();
-        return Err(StoreError::Invalid(format!("{path} cannot be replicated: {}", problems.join("; "))));
+    if let Some(problems) = replicable::problems(&conn)? {
+        return Err(StoreError::Invalid(format!("{} cannot be replicated: {problems}", path.display())));
     }
     let writer_metrics = metrics.writer(name);
     let mut conn = WriteConnection::new(name, conn, writer_metrics.clone())?;

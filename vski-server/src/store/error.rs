@@ -62,6 +62,14 @@ pub enum StoreError {
         /// What is wrong with its file, and how to repair it.
         reason: String,
     },
+    /// Another program made tables that cannot be replicated.
+    #[error("database {name} cannot be replicated: {problems}")]
+    Unreplicable {
+        /// The database.
+        name: String,
+        /// The tables, and what is wrong with them.
+        problems: String,
+    },
     /// A read took longer than it may.
     #[error("the read was stopped after {0} seconds")]
     ReadTimeout(u64),
@@ -74,9 +82,21 @@ pub enum StoreError {
     /// No space left on the data volume.
     #[error("the data volume is full: free some space; nothing of this request was stored")]
     DiskFull,
+    /// Not enough space for a snapshot.
+    #[error(
+        "a snapshot of {db} needs {needed} free bytes, and {free} are free on the volume of the node that makes it: make room on its DATA_DIR"
+    )]
+    NoRoom {
+        /// The database.
+        db: String,
+        /// Bytes that have to be free: what is to be written, and a margin for writes.
+        needed: u64,
+        /// Bytes that are free.
+        free: u64,
+    },
     /// The log could not be read or extended.
     #[error("use the changelog")]
-    Log(#[from] LogError),
+    Log(#[source] LogError),
     /// The data directory failed.
     #[error(transparent)]
     Directory(#[from] DataDirError),
@@ -100,6 +120,16 @@ impl StoreError {
             source = error.source();
         }
         text
+    }
+}
+
+impl From<LogError> for StoreError {
+    fn from(error: LogError) -> Self {
+        match error {
+            // It is the volume that failed, not the log.
+            LogError::Sqlite(error) if error.sqlite_error_code() == Some(ErrorCode::DiskFull) => Self::DiskFull,
+            error => Self::Log(error),
+        }
     }
 }
 

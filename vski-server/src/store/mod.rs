@@ -18,6 +18,9 @@ pub mod writer;
 /// One transaction: rows or a schema change, captured, logged, committed.
 pub mod transaction;
 
+/// Whether a database can be replicated.
+pub mod replicable;
+
 /// The span of a transaction, and the trace of its entry.
 mod commit_span;
 

@@ -4,13 +4,14 @@
 use std::path::Path;
 
 use rusqlite::{Connection, Transaction, TransactionBehavior};
+use vski_replication::changelog;
 use vski_replication::datadir::DataDir;
 use vski_replication::entry::{EpochChange, EpochReason, Kind};
 use vski_replication::position::{Epoch, EpochId, Position};
-use vski_replication::{changelog, schema};
 use vski_replication::{connection, fault};
 
 use super::error::StoreError;
+use super::replicable;
 
 /// A database that is here.
 pub struct Copy {
@@ -36,9 +37,8 @@ pub fn copies(dir: &DataDir) -> Result<Vec<Copy>, StoreError> {
 fn examine(path: &Path) -> Result<Position, StoreError> {
     let conn = connection::reader(path)?;
     changelog::database_id(&conn)?;
-    let problems: Vec<_> = schema::gate::problems(&conn)?.iter().map(ToString::to_string).collect();
-    if !problems.is_empty() {
-        return Err(StoreError::Invalid(problems.join("; ")));
+    if let Some(problems) = replicable::problems(&conn)? {
+        return Err(StoreError::Invalid(problems));
     }
     Ok(changelog::head(&conn)?.position)
 }

@@ -7,16 +7,18 @@
 use std::time::Instant;
 
 use rusqlite::Connection;
+use tokio::sync::watch;
 use vski_replication::changelog::{self, Head};
 use vski_replication::entry::{Entry, EpochChange, EpochReason, Kind, SchemaChange, schema_payload};
 use vski_replication::fault;
 use vski_replication::position::{Epoch, EpochId};
-use vski_replication::schema::{self, diff, gate};
+use vski_replication::schema::{self, diff};
 use vski_replication::session::Session;
 use vski_replication::trace::Trace;
 
 use super::commit_span::CommitSpan;
 use super::error::StoreError;
+use super::replicable::{self, Verdict};
 use super::request::Request;
 use crate::metrics::WriterMetrics;
 
@@ -50,6 +52,8 @@ pub struct WriteConnection {
     /// SQLite's counter of foreign commits at that time.
     data_version: i64,
     database: String,
+    /// On its schema as of the last change of it.
+    verdict: Verdict,
     /// Of the transaction under way.
     span: CommitSpan,
     metrics: WriterMetrics,
@@ -60,12 +64,18 @@ impl WriteConnection {
     pub fn new(database: &str, conn: Connection, metrics: WriterMetrics) -> Result<Self, StoreError> {
         let head = changelog::head(&conn)?;
         let data_version = data_version(&conn)?;
-        Ok(Self { conn, head, data_version, database: database.to_owned(), span: CommitSpan::default(), metrics })
+        let (verdict, span) = (Verdict::good(database), CommitSpan::default());
+        Ok(Self { conn, head, data_version, database: database.to_owned(), verdict, span, metrics })
     }
 
     /// The log's end.
     pub fn head(&self) -> Head {
         self.head
+    }
+
+    /// What keeps the database from being replicated, now and later.
+    pub fn problems(&self) -> watch::Receiver<Option<String>> {
+        self.verdict.subscribe()
     }
 
     /// Runs requests that change rows only, as one transaction with one `changes` entry.
@@ -82,7 +92,9 @@ impl WriteConnection {
         self.begin()?;
         self.caused_by(request.trace());
         let result = self.schema(request);
-        self.end(result, SCHEMA_LABELS)
+        let done = self.end(result, SCHEMA_LABELS);
+        self.look_again();
+        done
     }
 
     /// Runs one request that changes our own bookkeeping only, as one transaction without an entry.
@@ -101,7 +113,9 @@ impl WriteConnection {
         self.begin()?;
         self.caused_by(trace);
         let result = work(self);
-        self.end(result, MIGRATION_LABELS)
+        let done = self.end(result, MIGRATION_LABELS);
+        self.look_again();
+        done
     }
 
     /// The connection, inside [`Self::commit_migration`] for statements, and outside for settings.
@@ -130,8 +144,16 @@ impl WriteConnection {
         }
         let noted = self.append_foreign_edit();
         self.end(noted, EPOCH_LABELS)?;
+        self.verdict.look(&self.conn);
         self.data_version = data_version(&self.conn)?;
         Ok(self.conn.execute_batch("BEGIN IMMEDIATE")?)
+    }
+
+    /// After a change of the schema that may have removed what stood in the way.
+    fn look_again(&self) {
+        if self.verdict.is_bad() {
+            self.verdict.look(&self.conn);
+        }
     }
 
     /// Begins the span of a transaction with one request.
@@ -221,11 +243,8 @@ impl WriteConnection {
 
     /// Refuses a schema that cannot be replicated.
     pub(super) fn check_gate(&self) -> Result<(), StoreError> {
-        let problems: Vec<_> = gate::problems(&self.conn)?.iter().map(ToString::to_string).collect();
-        if problems.is_empty() {
-            return Ok(());
-        }
-        Err(StoreError::Invalid(format!("this schema cannot be replicated: {}", problems.join("; "))))
+        let Some(problems) = replicable::problems(&self.conn)? else { return Ok(()) };
+        Err(StoreError::Invalid(format!("this schema cannot be replicated: {problems}")))
     }
 
     /// The entry of a schema change that has run.

@@ -46,6 +46,7 @@ pub struct Writer {
     /// Whether requests are refused: see [`Writer::close`].
     closed: Arc<AtomicBool>,
     head: watch::Receiver<Head>,
+    problems: watch::Receiver<Option<String>>,
 }
 
 /// What waits in the queue now.
@@ -78,7 +79,10 @@ impl Writer {
         let (queue, requests) = sync_channel(QUEUE_LIMIT);
         let (queued, closed) = (Arc::new(Queued::default()), Arc::new(AtomicBool::new(false)));
         let (announce, head) = watch::channel(conn.head());
+        let problems = conn.problems();
         let mut thread = WriterThread {
+            database: database.to_owned(),
+            fullness: Fullness::default(),
             conn,
             requests,
             queued: Arc::clone(&queued),
@@ -91,7 +95,7 @@ impl Writer {
             .name(format!("write-{database}"))
             .spawn(move || while thread.turn() {})
             .expect("the system can start a thread");
-        (Self { queue, queued, closed, head }, join)
+        (Self { queue, queued, closed, head, problems }, join)
     }
 
     /// Changes rows. `bytes` is what the closure holds of the caller's data.
@@ -149,6 +153,12 @@ impl Writer {
         self.head.clone()
     }
 
+    /// What keeps this database from being replicated, if another program made such a thing.
+    #[must_use]
+    pub fn problems(&self) -> Option<String> {
+        self.problems.borrow().clone()
+    }
+
     async fn submit<T>(&self, request: Box<dyn Request>, answer: Answer<T>) -> Result<Written<T>, StoreError> {
         let bytes = request.bytes();
         if !self.queued.enter(bytes) {
@@ -165,7 +175,33 @@ impl Writer {
     }
 }
 
+/// Whether writes find the volume full, told when that begins and ends.
+#[derive(Default)]
+struct Fullness {
+    /// The head's version when it began.
+    since: Option<u64>,
+}
+
+impl Fullness {
+    /// Hears how a request ended, with the head afterwards. Only a write that is stored ends it. `Some` is news.
+    fn hear(&mut self, outcome: &Result<(), StoreError>, head: u64) -> Option<bool> {
+        match (outcome, self.since) {
+            (Err(StoreError::DiskFull), None) => {
+                self.since = Some(head);
+                Some(true)
+            }
+            (Ok(()), Some(since)) if head > since => {
+                self.since = None;
+                Some(false)
+            }
+            _ => None,
+        }
+    }
+}
+
 struct WriterThread {
+    database: String,
+    fullness: Fullness,
     conn: WriteConnection,
     requests: Receiver<Box<dyn Request>>,
     queued: Arc<Queued>,
@@ -235,7 +271,22 @@ impl WriterThread {
     fn run_alone(&mut self, batch: Vec<Box<dyn Request>>, commit: CommitAlone) {
         for mut request in batch {
             let outcome = commit(&mut self.conn, request.as_mut());
+            self.note(&outcome);
             request.answer(outcome.map(|()| self.conn.head()));
+        }
+    }
+
+    /// Logs when the volume becomes full, and when a write is stored again.
+    fn note(&mut self, outcome: &Result<(), StoreError>) {
+        let db = &self.database;
+        match self.fullness.hear(outcome, self.conn.head().position.version) {
+            Some(true) => tracing::error!(
+                db,
+                remedy = "make room on DATA_DIR's file system",
+                "the data volume is full: writes are refused with 507"
+            ),
+            Some(false) => tracing::info!(db, "the data volume has room again: writes are stored"),
+            None => {}
         }
     }
 
@@ -245,12 +296,15 @@ impl WriterThread {
                 let cut = batch.split_off(committed.outcomes.len());
                 self.carried.splice(0..0, cut);
                 for (request, outcome) in batch.into_iter().zip(committed.outcomes) {
+                    self.note(&outcome);
                     request.answer(outcome.map(|()| self.conn.head()));
                 }
             }
             Err(error) if batch.len() == 1 => {
+                let outcome = Err(error);
+                self.note(&outcome);
                 if let Some(request) = batch.pop() {
-                    request.answer(Err(error));
+                    request.answer(outcome.map(|()| self.conn.head()));
                 }
             }
             Err(error) => {
@@ -262,5 +316,23 @@ impl WriterThread {
                 batch.into_iter().for_each(|request| self.run_rows(vec![request]));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_volume_is_news_once_until_a_write_is_stored_again() {
+        let mut fullness = Fullness::default();
+        let full = || Err(StoreError::DiskFull);
+        assert_eq!(fullness.hear(&Ok(()), 7), None);
+        assert_eq!(fullness.hear(&full(), 7), Some(true));
+        assert_eq!(fullness.hear(&full(), 7), None);
+        assert_eq!(fullness.hear(&Err(StoreError::Busy), 7), None);
+        assert_eq!(fullness.hear(&Ok(()), 7), None, "nothing was stored: upkeep, or no change");
+        assert_eq!(fullness.hear(&Ok(()), 8), Some(false));
+        assert_eq!(fullness.hear(&full(), 8), Some(true));
     }
 }

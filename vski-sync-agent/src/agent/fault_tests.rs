@@ -8,7 +8,7 @@ use prometheus::Registry;
 use rusqlite::{Connection, ffi};
 use vski_replication::connection;
 use vski_replication::datadir::DataDirError;
-use vski_replication::entry::DecodeError;
+use vski_replication::entry::{DecodeError, EpochReason};
 use vski_replication::node::{DatabaseState, NodeDb};
 use vski_replication::position::{DatabaseId, Epoch, EpochId};
 use vski_replication::schema::diff::MigrateError;
@@ -66,6 +66,8 @@ async fn of_the_source() -> Vec<SourceError> {
         SourceError::NotFound { call, reason: reason() },
         SourceError::Overloaded { call, retry_after: None, reason: reason() },
         SourceError::Refused { call, status: 500, reason: reason() },
+        SourceError::Unreplicable { call, reason: reason() },
+        SourceError::NoRoom { call, reason: reason() },
         SourceError::Malformed { call, reason: reason() },
     ]
 }
@@ -104,8 +106,8 @@ fn of_the_copy() -> Vec<AgentError> {
 struct Bench {
     keep: tempfile::TempDir,
     agent: Agent,
-    // Who lists the databases; the agent's end is an error without it.
-    _listing: watch::Sender<Listing>,
+    /// Who lists the databases; the agent's end is an error without it.
+    listing: watch::Sender<Listing>,
 }
 
 impl Bench {
@@ -129,7 +131,7 @@ impl Bench {
         let context = Arc::new(Context { source, dir, board, schedule: Schedule::Manual, retention });
         let (sender, receiver) = watch::channel(Listing::Present(listed));
         let agent = Agent::new("default", context, CancellationToken::new(), Arc::default(), receiver);
-        Self { keep, agent, _listing: sender }
+        Self { keep, agent, listing: sender }
     }
 
     fn file(&self) -> PathBuf {
@@ -156,6 +158,13 @@ impl Bench {
             }
         }
         panic!("it does not follow again, it is {:?}: {:?}", self.agent.state, self.told());
+    }
+
+    /// From `Follow`: asks once at least, and until it follows again.
+    async fn follow_on(&mut self) {
+        drop(self.agent.inbox.request(Ask::Sync));
+        self.agent.turn().await;
+        self.follow().await;
     }
 
     /// What is served, from a file that SQLite finds whole.
@@ -230,4 +239,50 @@ async fn converging_again_and_again_waits_longer_each_time_and_says_so() {
         assert!(detail.contains(told.unwrap_or_default()), "{count}: {detail}");
         bench.follow().await;
     }
+}
+
+#[tokio::test]
+async fn a_list_from_before_the_masters_new_generation_says_nothing_about_a_copy_that_follows_it() {
+    let master = FakeMaster::start([("default", Master::with_a_row())]).await;
+    let mut bench = Bench::new(&master).await;
+    bench.follow().await;
+    let outdated = bench.listing.borrow().clone();
+    // The master begins a generation, the copy converges with it, and a list that was asked for before arrives then.
+    master.write("default", |db| db.epoch(EpochReason::ForeignEdit));
+    bench.follow_on().await;
+    assert_eq!(bench.told().position, Some(master.position("default")), "it has converged");
+    bench.listing.send_replace(outdated);
+    for _ in 0..TURNS {
+        bench.follow_on().await;
+        let last = bench.told().last_error.map(|last| last.name);
+        assert_eq!((bench.told().state.as_str(), last.as_deref()), ("follow", Some("uncaptured_change")));
+    }
+}
+
+#[tokio::test]
+async fn a_master_with_a_table_that_cannot_be_replicated_stops_the_copy_until_it_is_gone() {
+    let master = FakeMaster::start([("default", Master::with_a_row())]).await;
+    let mut bench = Bench::new(&master).await;
+    bench.follow().await;
+    let before = bench.told().position;
+    master.write("default", |db| {
+        db.conn.execute_batch("CREATE TABLE nokey (x)").unwrap();
+        db.epoch(EpochReason::ForeignEdit)
+    });
+    for _ in 0..TURNS {
+        drop(bench.agent.inbox.request(Ask::Sync));
+        bench.agent.turn().await;
+    }
+    let told = bench.told();
+    let last = told.last_error.unwrap();
+    assert_eq!((told.state.as_str(), last.name.as_str()), ("schema_unreachable", "snapshot_unsafe"));
+    assert!(last.text.contains("nokey"), "{}", last.text);
+    assert_eq!(told.position, before, "it serves what it has");
+    assert_eq!(bench.agent.repeats.count(), 1, "looking again is no converge");
+    master.write("default", |db| {
+        db.conn.execute_batch("DROP TABLE nokey").unwrap();
+        db.epoch(EpochReason::ForeignEdit)
+    });
+    bench.follow().await;
+    assert_eq!(bench.told().position, Some(master.position("default")));
 }

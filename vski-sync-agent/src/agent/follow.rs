@@ -8,7 +8,7 @@ use vski_replication::position::{DatabaseId, Position, SchemaHash};
 use vski_replication::trace::Trace;
 
 use super::relayed::Seen;
-use super::{Agent, Event, Listing};
+use super::{Agent, Event};
 use crate::apply::{Applied, LocalCopy};
 use crate::error::AgentError;
 use crate::round::Outcome;
@@ -22,12 +22,8 @@ impl Agent {
     /// Asks for what follows the local head, and applies it.
     pub(super) async fn ask(&mut self, wait: Duration) -> Result<Event, AgentError> {
         self.answering.append(&mut self.inbox.take());
-        // A file that the master does not list is none of its databases, whatever is in it.
-        if matches!(&*self.listing.borrow(), Listing::Missing) {
-            return Err(AgentError::MissingOnMaster);
-        }
+        self.check_listed()?;
         let (database_id, position) = self.open().await?;
-        self.heed_listing()?;
         let held = self.held(position);
         let answer = select! {
             biased;

@@ -33,6 +33,12 @@ pub(super) struct Repeats {
 }
 
 impl Repeats {
+    /// How many so far.
+    #[cfg(test)]
+    pub(super) fn count(&self) -> u32 {
+        self.count
+    }
+
     /// How long to wait before the next one, which is counted.
     fn next(&mut self, now: Instant) -> Duration {
         if self.last.is_none_or(|last| now.duration_since(last) >= CALM) {

@@ -78,6 +78,9 @@ kinds! {
     MasterOverloaded "master_overloaded" Retry "retrying"
         "the master is overloaded or stopping, or that database is unusable there"
         => "nothing if it passes; else see the master's log";
+    MasterNoSpace "master_no_space" Retry "retrying"
+        "no room for a snapshot on the volume of the node at MASTER_URL"
+        => "make room on the file system of the master's DATA_DIR";
     MasterRefused "master_refused" Retry "retrying"
         "the master answers with an error"
         => "see the master's log for the request";
@@ -118,8 +121,8 @@ kinds! {
         "the replica at MASTER_URL does not have yet what is to be compared"
         => "nothing if it passes; else see that replica's state";
     HistoryPruned "history_pruned" Converge "diverged"
-        "410: the master's log begins after this copy's head"
-        => "nothing: rows that differ are fetched; if it happens often, raise the master's RETENTION_AGE and RETENTION_BYTES";
+        "410: the log at MASTER_URL begins after this copy's head: that node has pruned it, or is a replica that has converged"
+        => "nothing: rows that differ are fetched; if it is pruned too early, raise RETENTION_AGE and RETENTION_BYTES there";
     Conflict "conflict" Converge "diverged"
         "an entry does not fit the rows here"
         => "nothing: rows that differ are fetched; let no other program write to the replica's files";
@@ -139,8 +142,8 @@ kinds! {
         "not even by setting tables aside can the schema be made the master's"
         => "bring the table to the master's schema by hand, or stop this node, move the database's files out of DATA_DIR, and start again; then request a sync";
     SnapshotUnsafe "snapshot_unsafe" Stop "schema_unreachable"
-        "the snapshot has tables that cannot be replicated"
-        => "change those tables on the master (vski-server doctor names them), then request a sync";
+        "the master's database has tables that cannot be replicated"
+        => "change or drop those tables on the master (its log and vski-server doctor name them): the copy then goes on by itself";
     MalformedFile "malformed_file" Stop "malformed"
         "the file is damaged, or no VSKI database"
         => "nothing once the master lists it: the file is set aside in .vski/lost and fetched anew; check the disk";

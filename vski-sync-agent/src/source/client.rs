@@ -162,6 +162,8 @@ impl Source {
             StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => {
                 SourceError::Overloaded { call, retry_after: retry_after(&headers), reason }
             }
+            StatusCode::UNPROCESSABLE_ENTITY => SourceError::Unreplicable { call, reason },
+            StatusCode::INSUFFICIENT_STORAGE => SourceError::NoRoom { call, reason },
             status if status.is_redirection() => SourceError::Refused {
                 call,
                 status: status.as_u16(),

@@ -86,6 +86,22 @@ pub enum SourceError {
         /// When it wants to be asked again.
         retry_after: Option<Duration>,
     },
+    /// 422: the database has tables there that cannot be replicated.
+    #[error("use the master's {call}: {reason}")]
+    Unreplicable {
+        /// The call.
+        call: &'static str,
+        /// What the master said: which tables, and why.
+        reason: String,
+    },
+    /// 507: the volume of the node that answered is full.
+    #[error("use the master's {call}: its volume is too full: {reason}")]
+    NoRoom {
+        /// The call.
+        call: &'static str,
+        /// What the master said: how much is needed and free.
+        reason: String,
+    },
     /// Any other status.
     #[error("use the master's {call}: it answered {status}: {reason}")]
     Refused {
@@ -120,6 +136,8 @@ impl SourceError {
             Self::NotVski { .. } => ErrorKind::NoVskiMaster,
             Self::NotFound { .. } => ErrorKind::NotFound,
             Self::Overloaded { .. } => ErrorKind::MasterOverloaded,
+            Self::Unreplicable { .. } => ErrorKind::SnapshotUnsafe,
+            Self::NoRoom { .. } => ErrorKind::MasterNoSpace,
             Self::Refused { .. } => ErrorKind::MasterRefused,
             Self::Malformed { .. } => ErrorKind::AnswerMalformed,
         }

@@ -18,7 +18,7 @@ use vski_replication::connection;
 use vski_replication::names::{header, route};
 use vski_replication::position::Position;
 use vski_replication::ranges::{Hex, Overview, Shape};
-use vski_replication::schema;
+use vski_replication::schema::{self, gate};
 use vski_replication::snapshot::CHUNK_BYTES;
 use vski_replication::token::{self, Audience, Secrets};
 
@@ -205,6 +205,10 @@ async fn snapshot(State(master): State<FakeMaster>, Query(query): Query<BTreeMap
     let mut inner = master.lock();
     inner.snapshots_made += 1;
     let Some(db) = inner.dbs.get(&query["db"]) else { return refuse(StatusCode::NOT_FOUND, "no such database") };
+    let problems: Vec<_> = gate::problems(&db.conn).unwrap().iter().map(ToString::to_string).collect();
+    if !problems.is_empty() {
+        return refuse(StatusCode::UNPROCESSABLE_ENTITY, &problems.join("; "));
+    }
     let file = tempfile::tempdir().unwrap();
     db.copy_to(&file.path().join("copy"));
     let bytes = std::fs::read(file.path().join("copy")).unwrap();
