@@ -424,8 +424,12 @@ impl NodeDb {
     }
 
     /// Misses a database no longer. Whether it would have been.
-    pub fn give_up(&self, name: &str) -> rusqlite::Result<bool> {
-        Ok(self.conn.execute("DELETE FROM known WHERE name = ?1", [name])? > 0)
+    pub fn give_up(&mut self, name: &str) -> rusqlite::Result<bool> {
+        let transaction = self.conn.transaction()?;
+        let known = transaction.execute("DELETE FROM known WHERE name = ?1", [name])? > 0;
+        let closed = transaction.execute("DELETE FROM fingerprints WHERE name = ?1", [name])? > 0;
+        transaction.commit()?;
+        Ok(known || closed)
     }
 
     /// What the master's database files looked like at the last clean stop. Gone afterwards: from now on they change.
@@ -580,7 +584,10 @@ mod tests {
         node.set_fingerprints(&BTreeMap::from([("older".to_owned(), "1".to_owned())])).unwrap();
         node.take_fingerprints().unwrap();
         assert_eq!(node.known().unwrap(), BTreeMap::from([("older".to_owned(), true), ("shop".to_owned(), true)]));
+        node.set_fingerprints(&BTreeMap::from([("shop".to_owned(), "2".to_owned())])).unwrap();
         assert!(node.give_up("shop").unwrap() && !node.give_up("shop").unwrap());
+        node.take_fingerprints().unwrap();
+        assert!(!node.known().unwrap().contains_key("shop"));
         node.demote().unwrap();
         assert!(node.known().unwrap().is_empty(), "a replica's databases are its master's business");
     }

@@ -27,7 +27,7 @@ pub fn execute(args: &ForgetArgs) -> Result<(), Failure> {
         let path = dir.root().display();
         return Err(Failure::setup(format!("{path} is no master's directory: set DATA_DIR to that of one")));
     }
-    let (_lock, node) = node::claim(&dir, Role::Master, Holder::this_process("command")).map_err(Failure::setup)?;
+    let (_lock, mut node) = node::claim(&dir, Role::Master, Holder::this_process("command")).map_err(Failure::setup)?;
     let file = dir.database(db);
     if file.exists() {
         let file = file.display();
