@@ -108,6 +108,9 @@ fn space(dir: &DataDir, files: &[(PathBuf, Metadata)]) -> Finding {
 
 pub(super) fn enough(free: u64, largest: u64) -> Finding {
     let (mib, needed) = (free >> 20, largest.max(MIN_FREE_BYTES));
+    if mib == 0 {
+        return Finding::error("no space is free: writes are refused", "make room on the volume, or a larger volume");
+    }
     if free >= needed {
         return Finding::ok(format!("{mib} MiB are free"));
     }
