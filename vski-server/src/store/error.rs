@@ -62,6 +62,9 @@ pub enum StoreError {
         /// What is wrong with its file, and how to repair it.
         reason: String,
     },
+    /// The catalogue and the tables contradict each other, or a row of it cannot be read: an operator must mend it.
+    #[error("{0}")]
+    Catalogue(String),
     /// A read took longer than it may.
     #[error("the read was stopped after {0} seconds")]
     ReadTimeout(u64),
