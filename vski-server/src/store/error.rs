@@ -70,6 +70,9 @@ pub enum StoreError {
         /// The tables, and what is wrong with them.
         problems: String,
     },
+    /// The catalogue and the tables contradict each other, or a row of it cannot be read: an operator must mend it.
+    #[error("{0}")]
+    Catalogue(String),
     /// A read took longer than it may.
     #[error("the read was stopped after {0} seconds")]
     ReadTimeout(u64),
