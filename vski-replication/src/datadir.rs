@@ -25,6 +25,9 @@ use crate::{clock, fault, names};
 /// What a node id must look like.
 pub const NODE_ID_RULE: &str = "1 to 63 letters, digits, '.', '_' or '-'";
 
+/// How much of a recorded id that is none is told, characters.
+const SHOWN_ID_CHARS: usize = 63;
+
 /// How long a lock that is held is tried again: a probe by another command holds it for an instant.
 const LOCK_PATIENCE: Duration = Duration::from_millis(500);
 
@@ -72,6 +75,20 @@ pub enum DataDirError {
     /// The node id is not usable.
     #[error("node id {0:?} is not {NODE_ID_RULE}: set REPLICA_ID to such a name")]
     NodeId(String),
+    /// The recorded node id is not usable.
+    #[error(
+        "{path} holds {found:?}, which is no node id ({NODE_ID_RULE}): remove that file, and the next start makes a new \
+         id, or set REPLICA_ID to a name of this node's own"
+    )]
+    RecordedId {
+        /// The file.
+        path: PathBuf,
+        /// What it holds, cut short.
+        found: String,
+    },
+    /// A command was given a directory that no node has used.
+    #[error("{0} {1}: set DATA_DIR to the directory of a node that was started before")]
+    NotANode(PathBuf, &'static str),
 }
 
 /// Who holds a data directory's lock.
@@ -121,6 +138,22 @@ impl DataDir {
         let probe = dir.private().join(format!("probe.{}", unique()));
         File::create(&probe).and_then(|_| std::fs::remove_file(&probe)).map_err(io_error("write to", root))?;
         Ok(dir)
+    }
+
+    /// As [`Self::open`], but for commands that work on what a node has left: a directory that does not exist, or has
+    /// neither `node.db` nor a `default` database in it, is refused, and nothing is made.
+    pub fn existing(root: &Path) -> Result<Self, DataDirError> {
+        let dir = Self::untouched(root);
+        let refused = |why| Err(DataDirError::NotANode(root.to_owned(), why));
+        if !root.is_dir() {
+            return refused("is no directory");
+        }
+        // A path that may not be looked at is not one that is missing: opening it tells the reason.
+        let missing = |path: PathBuf| path.try_exists().is_ok_and(|there| !there);
+        if missing(dir.private().join("node.db")) && missing(dir.database(names::DEFAULT_DATABASE)) {
+            return refused("holds no VSKI databases");
+        }
+        Self::open(root)
     }
 
     /// A directory to look at: nothing is made, checked or written.
@@ -221,8 +254,22 @@ impl DataDir {
         {
             return Err(io_error("write", &path)(error));
         }
-        let id = std::fs::read_to_string(&path).map_err(io_error("read", &path))?.trim().to_owned();
-        if is_node_id(&id) { Ok(id) } else { Err(DataDirError::NodeId(id)) }
+        self.recorded_id()?.ok_or_else(|| io_error("read", &path)(io::ErrorKind::NotFound.into()))
+    }
+
+    /// The id that this node was given or made for itself; `None` before its first start.
+    pub fn recorded_id(&self) -> Result<Option<String>, DataDirError> {
+        let path = self.private().join("id");
+        let found = match std::fs::read(&path) {
+            Ok(found) => found,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(io_error("read", &path)(error)),
+        };
+        let found = String::from_utf8_lossy(&found).trim().to_owned();
+        if is_node_id(&found) {
+            return Ok(Some(found));
+        }
+        Err(DataDirError::RecordedId { path, found: found.chars().take(SHOWN_ID_CHARS).collect() })
     }
 
     /// Takes the lock for this process, or names who has it.
@@ -385,6 +432,37 @@ mod tests {
             }
         };
         std::thread::scope(|scope| drop([(); 8].map(|()| scope.spawn(start))));
+    }
+
+    #[test]
+    fn a_recorded_id_that_is_none_is_told_with_its_file_and_both_repairs() {
+        let (_keep, dir) = directory();
+        assert_eq!(dir.recorded_id().unwrap(), None);
+        let file = dir.private().join("id");
+        for garbage in [&b""[..], b"\xff\xfe\0", b"two words"] {
+            std::fs::write(&file, garbage).unwrap();
+            let refusal = dir.node_id(None).unwrap_err().to_string();
+            for part in [&*file.to_string_lossy(), "remove that file", "REPLICA_ID"] {
+                assert!(refusal.contains(part), "{refusal}");
+            }
+        }
+        assert_eq!(dir.node_id(Some("r001")).unwrap(), "r001", "one repair");
+        std::fs::remove_file(&file).unwrap();
+        let made = dir.node_id(None).unwrap();
+        assert_eq!(dir.recorded_id().unwrap(), Some(made), "the other");
+    }
+
+    #[test]
+    fn a_directory_that_no_node_has_used_is_refused_by_name_and_left_as_it_is() {
+        let temporary = tempfile::tempdir().unwrap();
+        let typo = temporary.path().join("typo");
+        for (path, why) in [(&*typo, "no directory"), (temporary.path(), "no VSKI databases")] {
+            let refusal = DataDir::existing(path).unwrap_err().to_string();
+            assert!(refusal.contains(&*path.to_string_lossy()) && refusal.contains(why), "{refusal}");
+        }
+        assert_eq!(std::fs::read_dir(temporary.path()).unwrap().count(), 0);
+        std::fs::write(temporary.path().join("default.db"), "restored from a backup").unwrap();
+        DataDir::existing(temporary.path()).unwrap();
     }
 
     #[test]

@@ -253,6 +253,8 @@ impl SyncArgs {
             })?),
             None => None,
         };
+        // Now, and not once the node listens.
+        ca.as_deref().map(crate::source::certificates).transpose()?;
         let schedule = match (self.sync_mode, self.sync_interval) {
             (SyncMode::Interval, 0) => Schedule::Manual,
             (SyncMode::Interval, seconds) => Schedule::Every(Duration::from_secs(seconds)),

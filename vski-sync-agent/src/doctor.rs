@@ -119,6 +119,7 @@ pub fn examine(subject: &Subject<'_>, look: &Look) -> Result<Vec<Finding>> {
     found.extend(settings::examine(subject));
     let dir = DataDir::untouched(&subject.node.data_dir);
     found.extend(directory::examine(&dir, subject.role));
+    found.extend(directory::node_id(&dir, subject.node.replica_id.as_deref()));
     found.extend(databases::examine(&dir, subject.role, look.deep));
     found.extend(master::examine(subject)?);
     Ok(found)

@@ -58,7 +58,7 @@ pub enum AgentError {
     ParentBehind,
     /// 410: the log at MASTER_URL begins after the local head.
     #[error(
-        "the node at MASTER_URL no longer has the entries after this copy's head{}: it has pruned them, or has converged itself",
+        "the node at MASTER_URL no longer has the entries after this copy's head{}: it pruned them, or converged itself",
         told(", its log begins at", *base)
     )]
     Pruned {

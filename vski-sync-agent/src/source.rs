@@ -33,6 +33,7 @@ mod error;
 mod relay;
 
 pub use client::Identity;
+pub(crate) use client::certificates;
 use clock_skew::ClockSkew;
 pub use error::SourceError;
 pub use relay::Relay;

@@ -3,6 +3,9 @@
 //! RUST_LOG filters both (default `info`). The collector's client is a blocking one made outside any runtime, because
 //! the batch exporter sends from a plain thread of its own, where an asynchronous client finds no reactor.
 
+/// What is told of a collector that cannot be reached.
+mod told;
+
 use std::io::IsTerminal;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
@@ -18,6 +21,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 
+use self::told::Told;
 use crate::config::LogFormat;
 
 /// How long one export may take.
@@ -109,7 +113,9 @@ fn filter() -> (EnvFilter, Option<String>) {
     };
     // It logs an error for each refused certificate, which the caller is told as well, and again with each attempt.
     let repeated = "rustls_platform_verifier=off".parse().expect("a target and a level");
-    (filter.add_directive(repeated), failure)
+    // Likewise for each batch of spans that it could not send: `Told` says it once.
+    let exporter = "opentelemetry-otlp=off".parse().expect("a target and a level");
+    (filter.add_directive(repeated).add_directive(exporter), failure)
 }
 
 fn tracer_provider(service: &'static str, endpoint: &str) -> Result<SdkTracerProvider, ExporterBuildError> {
@@ -118,7 +124,8 @@ fn tracer_provider(service: &'static str, endpoint: &str) -> Result<SdkTracerPro
         Ok(Some(client)) => exporter.with_http_client(client),
         _ => return Err(ExporterBuildError::InternalFailure("no HTTP client".to_owned())),
     };
-    let exporter = exporter.with_endpoint(traces_url(endpoint)).build()?;
+    let url = traces_url(endpoint);
+    let exporter = Told::new(exporter.with_endpoint(&url).build()?, url);
     let resource = Resource::builder().with_service_name(service).build();
     Ok(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build())
 }

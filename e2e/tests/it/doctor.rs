@@ -199,3 +199,40 @@ fn a_user_who_may_not_write_the_directory_is_named() -> Result<()> {
     ensure!(named, "{found:?}");
     Ok(())
 }
+
+#[test]
+fn a_masters_lost_databases_and_its_catalogues_contradictions_are_errors() -> Result<()> {
+    let cluster = Cluster::new()?;
+    let mut master = started(&cluster)?;
+    for db in ["gone", "emptied"] {
+        master.admin()?.create_database(db)?;
+    }
+    let sql = |master: &Node, text: &str| -> Result<()> {
+        let file = cluster.path().join("migration.sql");
+        std::fs::write(&file, text)?;
+        let ended = process::run("sql", master.server.subcommand(&["sql"]).arg(file), ANSWERED)?;
+        ensure!(ended.status.success(), "{ended:?}");
+        Ok(())
+    };
+    sql(&master, "ALTER TABLE posts RENAME COLUMN title TO name")?;
+    let (code, found) = doctor(master.server.subcommand(&["doctor"]))?;
+    ensure!(code == 1);
+    assert_only(&found, "error", "database default: collection posts: the catalogue names a column")?;
+    ensure!(found[0]["repair"].as_str().is_some_and(|repair| repair.starts_with("rename or drop it")), "{found:?}");
+    sql(&master, "ALTER TABLE posts RENAME COLUMN name TO title; UPDATE _collections SET fields = 'garbage'")?;
+    let (code, found) = doctor(master.server.subcommand(&["doctor"]))?;
+    ensure!(code == 1);
+    assert_only(&found, "error", "collection posts cannot be used")?;
+    sql(&master, "DROP TABLE posts; DELETE FROM _collections")?;
+    master.stop()?;
+    std::fs::remove_file(master.file("gone"))?;
+    std::fs::write(master.file("emptied"), "")?;
+    let (code, found) = doctor(master.server.subcommand(&["doctor"]))?;
+    ensure!(code == 1 && found.len() == 2 && found.iter().all(|finding| finding["level"] == "error"), "{found:?}");
+    for (finding, words) in found.iter().zip(["gone.db is gone", "emptied.db is an empty file"]) {
+        let repair = finding["repair"].as_str().unwrap_or_default();
+        ensure!(finding["what"].as_str().is_some_and(|what| what.contains(words)), "{finding}");
+        ensure!(repair.contains("restore it") && repair.contains("forget"), "{finding}");
+    }
+    Ok(())
+}

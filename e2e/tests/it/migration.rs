@@ -6,6 +6,7 @@ use e2e::cluster::READY;
 use e2e::process::{self, Finished};
 use e2e::shell::sqlite3;
 use e2e::{Cluster, Node, content, eventually, offline};
+use reqwest::Method;
 use serde_json::json;
 use vski_replication::entry::{EpochReason, Kind};
 use vski_replication::{changelog, connection};
@@ -59,7 +60,7 @@ fn a_column_is_renamed_by_hand_through_the_running_master_and_replicas_follow() 
     master.start()?;
     content::wait_all_equal(&[master.dir(), replica.dir()], READY)?;
     ensure!(master.alarms(&[]).is_empty(), "an offline migration is no foreign edit: {:?}", master.alarms(&[]));
-    let guest = master.client()?.send(reqwest::Method::POST, "/api/sql", Some(&json!("DELETE FROM posts")))?;
+    let guest = master.client()?.send(Method::POST, "/api/sql", Some(&json!("DELETE FROM posts")))?;
     ensure!(guest.status == 401, "{guest:?}");
     Ok(())
 }
@@ -99,5 +100,55 @@ fn after_an_unclean_stop_nothing_is_said_of_a_file_that_merely_looks_otherwise()
     master.stop()?;
     master.start()?;
     ensure!(master.alarms(&[]).is_empty(), "{:?}", master.alarms(&[]));
+    Ok(())
+}
+
+#[test]
+fn a_catalogue_that_contradicts_the_tables_is_told_and_leaves_the_other_collections_alone() -> Result<()> {
+    let cluster = Cluster::new()?;
+    let master = master(&cluster)?;
+    let admin = master.admin()?;
+    admin.create_collection("notes", &[("title", "text")])?;
+    let ended = sql(&master, &script(&cluster, "\u{feff}ALTER TABLE posts RENAME COLUMN title TO name")?)?;
+    ensure!(ended.status.success(), "a byte order mark is skipped: {ended:?}");
+    let records = e2e::client::records("posts");
+    let write = json!({"title": "x"});
+    for reply in [admin.get(&records)?, admin.send(Method::POST, &records, Some(&write))?] {
+        let told = ["collection posts", "the table lacks, title", "_collections", "vski-server sql"];
+        ensure!(reply.status == 500 && told.iter().all(|part| reply.body.contains(part)), "{reply:?}");
+    }
+    let mend = "UPDATE _collections SET fields = replace(fields, '\"title\"', '\"name\"') WHERE name = 'posts'";
+    ensure!(sql(&master, &script(&cluster, mend)?)?.status.success(), "the repair that is told");
+    ensure!(admin.count("posts")? == 5);
+
+    let break_it = "UPDATE _collections SET fields = 'garbage' WHERE name = 'posts'";
+    ensure!(sql(&master, &script(&cluster, break_it)?)?.status.success());
+    let listed = admin.get("/api/collections")?.ok()?;
+    ensure!(listed.body.contains("notes") && !listed.body.contains("posts"), "{}", listed.body);
+    ensure!(master.alarms(&[]).iter().any(|line| line.contains("ERROR") && line.contains("collection posts")));
+    let reply = admin.get(&records)?;
+    ensure!(reply.status == 500 && reply.body.contains("row of _collections cannot be read"), "{reply:?}");
+    admin.create_record("notes", &json!({"title": "goes on"}))?;
+    Ok(())
+}
+
+#[test]
+fn statements_that_change_nothing_leave_no_entry() -> Result<()> {
+    let cluster = Cluster::new()?;
+    let master = master(&cluster)?;
+    let run = |text: &str| -> Result<String> {
+        let ended = sql(&master, &script(&cluster, text)?)?;
+        ensure!(ended.status.success(), "{ended:?}");
+        Ok(ended.stdout.join(" "))
+    };
+    let nothing = "CREATE TABLE IF NOT EXISTS posts (id); DROP TABLE IF EXISTS nope";
+    for text in [nothing, &format!("{nothing}; DELETE FROM posts WHERE n = 100; {nothing}")] {
+        let told = run(text)?;
+        ensure!(told.contains("nothing changed"), "{text}: {told}");
+    }
+    // The same schema as before, but not the same rows.
+    run("CREATE TABLE again (id TEXT PRIMARY KEY NOT NULL); INSERT INTO again VALUES ('a')")?;
+    let told = run("DROP TABLE again; CREATE TABLE again (id TEXT PRIMARY KEY NOT NULL)")?;
+    ensure!(told.contains("one schema entry"), "{told}");
     Ok(())
 }

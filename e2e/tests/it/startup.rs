@@ -161,3 +161,73 @@ fn settings_that_make_no_sense_are_named_with_their_value() -> Result<()> {
     }
     assert_refused(replica(&dir)?.env("REPLICA_ID", "no spaces"), &["REPLICA_ID", "no spaces"])
 }
+
+#[test]
+fn a_node_id_file_that_holds_none_is_named_with_both_repairs() -> Result<()> {
+    let cluster = Cluster::new()?;
+    let mut master = cluster.master("master")?;
+    master.start()?;
+    master.stop()?;
+    let file = master.dir().join(".vski/id");
+    for garbage in [&b""[..], b"\xff\xfe"] {
+        std::fs::write(&file, garbage)?;
+        assert_refused(&mut serve(master.dir())?, &[&file.to_string_lossy(), "remove that file", "REPLICA_ID"])?;
+    }
+    let mut doctor = master.server.subcommand(&["doctor"]);
+    let found = process::run("doctor", &mut doctor, REFUSED)?;
+    let told = found.stdout.join("\n");
+    ensure!(found.status.code() == Some(1) && told.contains(".vski/id") && told.contains("REPLICA_ID"), "{told}");
+    let found = process::run("doctor", doctor.env("REPLICA_ID", "m1"), REFUSED)?;
+    ensure!(!found.stdout.join("\n").contains(".vski/id"), "{found:?}");
+    std::fs::remove_file(&file)?;
+    master.start()
+}
+
+#[test]
+fn commands_on_a_mistyped_directory_are_refused_and_make_nothing() -> Result<()> {
+    let keep = tempfile::tempdir()?;
+    let (typo, stranger) = (keep.path().join("typo"), keep.path().join("stranger"));
+    std::fs::create_dir(&stranger)?;
+    std::fs::write(stranger.join("notes.txt"), "no database")?;
+    let file = keep.path().join("rows");
+    std::fs::write(&file, "{}")?;
+    let file = file.to_string_lossy().into_owned();
+    let (server, agent) = (programs::server()?, programs::agent()?);
+    for (program, arguments) in [
+        (&server, &["sql", "-"][..]),
+        (&server, &["replicas"]),
+        (&server, &["promote"]),
+        (&server, &["promote", "--dry-run"]),
+        (&server, &["demote"]),
+        (&server, &["forget", "shop"]),
+        (&server, &["import", "--collection", "posts", &file]),
+        (&agent, &["status"]),
+        (&agent, &["sync"]),
+        (&agent, &["verify"]),
+    ] {
+        for dir in [&typo, &stranger] {
+            let mut command = process::command(program);
+            command.args(arguments).env("JWT_SECRET", SECRET).env("DATA_DIR", dir).env("MASTER_URL", NO_MASTER);
+            assert_refused(&mut command, &[&dir.to_string_lossy(), "DATA_DIR"])?;
+        }
+    }
+    ensure!(!typo.exists(), "a directory was made");
+    ensure!(std::fs::read_dir(&stranger)?.count() == 1, "something was made in a directory of others");
+    Ok(())
+}
+
+#[test]
+fn a_ca_file_without_certificates_is_told_before_anything_listens() -> Result<()> {
+    let (keep, dir) = place()?;
+    let file = keep.path().join("ca.pem");
+    for (content, why) in [
+        ("", "it is empty"),
+        ("not a certificate", "no -----BEGIN CERTIFICATE-----"),
+        ("-----BEGIN CERTIFICATE-----\nbm90IG9uZQ==\n-----END CERTIFICATE-----\n", "MASTER_CA_FILE"),
+    ] {
+        std::fs::write(&file, content)?;
+        assert_refused(replica(&dir)?.env("MASTER_CA_FILE", &file), &["MASTER_CA_FILE", why])?;
+        assert_refused(agent(&dir)?.env("MASTER_CA_FILE", &file), &["MASTER_CA_FILE", why])?;
+    }
+    Ok(())
+}

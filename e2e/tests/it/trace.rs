@@ -206,3 +206,24 @@ fn directories_and_agents_from_before_there_were_traces_go_on() -> Result<()> {
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
+
+#[test]
+fn a_collector_that_is_not_there_is_told_once_with_what_to_do() -> Result<()> {
+    let cluster = Cluster::new()?;
+    let nowhere = format!("http://127.0.0.1:{}", e2e::program::free_port()?);
+    let master = cluster.master("master")?;
+    let mut master = master.env("OTEL_EXPORTER_OTLP_ENDPOINT", &nowhere).env("OTEL_BSP_SCHEDULE_DELAY", "100");
+
+    master.start()?;
+    eventually("the collector is missed", READY, || {
+        master.client()?.get("/health")?;
+        Ok(!master.alarms(&[]).is_empty())
+    })?;
+    // The end sends what is left, which fails again.
+    master.client()?.get("/health")?;
+    master.stop()?;
+    let told = master.alarms(&[]);
+    let parts = ["WARN", "traces do not reach the collector", &*nowhere, "OTEL_EXPORTER_OTLP_ENDPOINT"];
+    ensure!(told.len() == 1 && parts.iter().all(|part| told[0].contains(part)), "{told:#?}");
+    Ok(())
+}

@@ -80,3 +80,86 @@ fn a_garbage_default_database_stops_the_start_and_is_named() -> Result<()> {
     ensure!(line.contains("default.db") && line.contains("restore it"), "{line}");
     Ok(())
 }
+
+#[test]
+fn a_masters_database_whose_file_is_gone_or_empty_is_missed_and_not_made_anew() -> Result<()> {
+    let cluster = Cluster::new()?;
+    let mut master = cluster.master("master")?;
+    master.start()?;
+    for db in ["gone", "emptied"] {
+        master.admin()?.create_database(db)?;
+    }
+    master.stop()?;
+    std::fs::remove_file(master.file("gone"))?;
+    for db in ["emptied", "stranger"] {
+        std::fs::write(master.file(db), "")?;
+    }
+    master.start().context("the other databases are served")?;
+    let ready = master.client()?.get("/readyz")?.ok()?;
+    let status = master.client()?.status()?.to_string();
+    for (db, what) in [("gone", "is gone"), ("emptied", "is an empty file"), ("stranger", "is an empty file")] {
+        let told = master.alarms(&[]);
+        let told: Vec<_> = told.iter().filter(|line| line.contains(&format!("{db}.db {what}"))).collect();
+        ensure!(told.len() == 1 && told[0].contains("ERROR") && told[0].contains("restore it"), "{db}: {told:?}");
+        let reply = master.client()?.with_db(db).get("/api/collections/posts/records")?;
+        ensure!(reply.status == 503 && reply.body.contains(&format!("forget {db}")), "{reply:?}");
+        let again = master.admin()?.send(Method::POST, "/api/databases", Some(&json!({"name": db})))?;
+        ensure!(again.status == 400 && again.body.contains("exists already"), "{again:?}");
+        ensure!(ready.body.contains(&format!("{db}.db {what}")), "{}", ready.body);
+        ensure!(status.contains("default") && !status.contains(db), "{status}");
+    }
+    ensure!(!master.file("gone").exists() && std::fs::metadata(master.file("emptied"))?.len() == 0, "it was made anew");
+
+    // Given up, as the message says.
+    let forget = |db: &str| process::run("forget", &mut master.server.subcommand(&["forget", db]), READY);
+    let running = forget("gone")?;
+    ensure!(running.status.code() == Some(2) && running.stderr[0].contains("running master"), "{running:?}");
+    master.stop()?;
+    let forget = |db: &str| process::run("forget", &mut master.server.subcommand(&["forget", db]), READY);
+    let there = forget("emptied")?;
+    ensure!(there.status.code() == Some(2) && there.stderr[0].contains("still there"), "{there:?}");
+    for db in ["emptied", "stranger"] {
+        std::fs::remove_file(master.file(db))?;
+    }
+    for (db, said) in [("gone", "given up"), ("emptied", "given up"), ("stranger", "nothing to do")] {
+        let done = forget(db)?;
+        ensure!(done.status.success() && done.stdout[0].contains(said), "{db}: {done:?}");
+    }
+    master.start()?;
+    let reply = master.client()?.with_db("gone").get("/api/collections/posts/records")?;
+    ensure!(reply.status == 404, "{reply:?}");
+    master.admin()?.create_database("gone").map(drop)
+}
+
+#[test]
+fn a_master_that_lost_its_default_database_does_not_start_with_a_new_one() -> Result<()> {
+    let cluster = Cluster::new()?;
+    let mut master = cluster.master("master")?;
+    master.start()?;
+    master.stop()?;
+    let kept = cluster.path().join("kept.db");
+    std::fs::rename(master.file("default"), &kept)?;
+    for left in [None, Some(""), None] {
+        match left {
+            Some(content) => std::fs::write(master.file("default"), content)?,
+            None => _ = std::fs::remove_file(master.file("default")),
+        }
+        let ended = process::run("serve", &mut master.server.subcommand(&["serve"]), READY)?;
+        ensure!(ended.status.code() == Some(2), "{left:?}: {ended:?}");
+        let line = ended.stderr.last().context("a line")?;
+        ensure!(
+            line.contains("default.db") && line.contains("restore it") && line.contains("forget default"),
+            "{line}"
+        );
+        ensure!(master.file("default").exists() == left.is_some(), "it was made anew");
+    }
+    std::fs::copy(&kept, master.file("default"))?;
+    master.start().context("one repair")?;
+    master.admin()?;
+    master.stop()?;
+    std::fs::remove_file(master.file("default"))?;
+    let done = process::run("forget", &mut master.server.subcommand(&["forget", "default"]), READY)?;
+    ensure!(done.status.success(), "{done:?}");
+    master.start().context("the other")?;
+    master.admin().map(drop)
+}

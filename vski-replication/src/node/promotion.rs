@@ -61,6 +61,7 @@ impl NodeDb {
         transaction.execute("INSERT OR REPLACE INTO node VALUES (1, ?1)", params![Role::Replica.name()])?;
         transaction.execute("DELETE FROM promotion", [])?;
         transaction.execute("DELETE FROM fingerprints", [])?;
+        transaction.execute("DELETE FROM known", [])?;
         fault::sql("node:demote")?;
         transaction.commit()
     }

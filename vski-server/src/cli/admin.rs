@@ -30,7 +30,7 @@ pub fn execute(command: AdminCommand) -> Result<(), Failure> {
         _ => password,
     };
     block_on(async {
-        let target = Target::find(&node)?;
+        let target = Target::find_or_make(&node)?;
         target.upsert_admin(&email, &password).await?;
         tokio::task::block_in_place(|| target.close());
         println!("admin {email} can log in");

@@ -20,7 +20,7 @@ pub struct DemoteArgs {
 
 pub fn execute(args: &DemoteArgs) -> Result<(), Failure> {
     let config = args.node.resolve().map_err(Failure::setup)?;
-    let dir = DataDir::open(&config.data_dir).map_err(Failure::setup)?;
+    let dir = DataDir::existing(&config.data_dir).map_err(Failure::setup)?;
     let path = dir.root().display();
     let recorded = NodeDb::read(&dir).map_err(Failure::setup)?;
     match recorded.as_ref().map(NodeDb::role).transpose().map_err(Failure::setup)?.flatten() {

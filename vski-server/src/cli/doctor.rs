@@ -11,7 +11,7 @@ use vski_sync_agent::doctor::{self, Finding, Look, Subject};
 
 use super::Failure;
 use crate::config::{Mode, ServeArgs};
-use crate::store::admins;
+use crate::store::{admins, collections};
 
 #[derive(Args)]
 pub struct DoctorArgs {
@@ -39,6 +39,7 @@ pub fn execute(args: &DoctorArgs) -> Result<ExitCode, Failure> {
     if matches!(dir.holder(), Ok(None)) {
         found.push(port(&args.serve));
     }
+    found.extend(catalogues(&dir));
     if role == Role::Master {
         found.extend(no_admin(&dir, &args.serve));
     }
@@ -54,6 +55,19 @@ fn port(args: &ServeArgs) -> Finding {
             "set HOST and PORT to an address of this machine that nobody uses",
         ),
     }
+}
+
+/// Collections that requests cannot use. What keeps a database from being read is found by the agent's part.
+fn catalogues(dir: &DataDir) -> Vec<Finding> {
+    let mut found = Vec::new();
+    for db in dir.databases().unwrap_or_default() {
+        let problems = doctor::open(dir, &db).ok().and_then(|conn| collections::problems(&conn).ok());
+        found.extend(problems.into_iter().flatten().map(|problem| {
+            let (what, repair) = problem.rsplit_once(": ").unwrap_or((&problem, "mend _collections"));
+            Finding::error(format!("database {db}: {what}"), repair)
+        }));
+    }
+    found
 }
 
 /// A master that nobody can log in to.

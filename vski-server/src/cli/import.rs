@@ -51,12 +51,6 @@ pub struct ImportArgs {
 pub fn execute(args: &ImportArgs) -> Result<(), Failure> {
     let node = args.node.resolve().map_err(Failure::setup)?;
     block_on(async {
-        let data = node.data_dir.join(format!("{}.db", names::DEFAULT_DATABASE));
-        if !data.exists() {
-            let message =
-                format!("there is no database in {}: start the master first, or set DATA_DIR", node.data_dir.display());
-            return Err(Failure::setup(message));
-        }
         let target = Target::find(&node)?;
         let imported = run(&target, args).await;
         tokio::task::block_in_place(|| target.close());

@@ -24,6 +24,9 @@ mod promote;
 /// `demote`.
 mod demote;
 
+/// `forget`.
+mod forget;
+
 /// `doctor`.
 mod doctor;
 
@@ -72,6 +75,8 @@ enum Command {
     Promote(promote::PromoteArgs),
     /// Make a stopped master's directory a replica's, so that it can follow the new master
     Demote(demote::DemoteArgs),
+    /// Give up a database of a stopped master whose file is lost, so that the master misses it no longer
+    Forget(forget::ForgetArgs),
     /// Look for what keeps this node from working, and say how to repair it; changes nothing
     Doctor(Box<doctor::DoctorArgs>),
     /// Ask the node that runs on this machine whether it lives: exit code 0 if it does, else 1
@@ -97,6 +102,7 @@ pub fn main() -> ExitCode {
         Command::Replicas(args) => report(replicas::execute(&args)),
         Command::Promote(args) => report(promote::execute(&args)),
         Command::Demote(args) => report(demote::execute(&args)),
+        Command::Forget(args) => report(forget::execute(&args)),
         Command::Doctor(args) => doctor::execute(&args).unwrap_or_else(|failure| report(Err(failure))),
         Command::Healthcheck(args) => healthcheck::execute(&args),
         Command::Secret(args) => report(secret::execute(&args)),

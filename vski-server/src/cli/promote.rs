@@ -57,7 +57,7 @@ pub fn execute(args: &PromoteArgs) -> Result<(), Failure> {
         Err(error) => return Err(Failure::setup(error)),
     };
     connection::check_version().map_err(Failure::setup)?;
-    let dir = DataDir::open(&config.data_dir).map_err(Failure::setup)?;
+    let dir = DataDir::existing(&config.data_dir).map_err(Failure::setup)?;
     let node = NodeDb::read(&dir).map_err(Failure::setup)?;
     match node.as_ref().map(NodeDb::role).transpose().map_err(Failure::setup)?.flatten() {
         Some(Role::Replica) => {}

@@ -42,7 +42,7 @@ pub fn execute(args: &SqlArgs) -> Result<(), Failure> {
         tokio::task::block_in_place(|| target.close());
         let (before, version, entry) = done?;
         match entry.as_str() {
-            "none" => println!("{}: no row changed, version {version}", args.db),
+            "none" => println!("{}: nothing changed, version {version}", args.db),
             "epoch" => println!(
                 "{}: version {before} to {version}, an epoch entry: the log does not carry these changes, every \
                  replica has to be made equal anew",

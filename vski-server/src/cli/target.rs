@@ -60,9 +60,17 @@ pub struct Api {
 }
 
 impl Target {
-    /// The master that runs on the directory, or the directory.
+    /// The master that runs on the directory, or the directory, which a node has used before.
     pub fn find(node: &NodeConfig) -> Result<Self, Failure> {
-        let dir = DataDir::open(&node.data_dir).map_err(Failure::setup)?;
+        Self::of(DataDir::existing(&node.data_dir).map_err(Failure::setup)?, node)
+    }
+
+    /// As [`Self::find`]; a directory that nobody has used becomes a master's.
+    pub fn find_or_make(node: &NodeConfig) -> Result<Self, Failure> {
+        Self::of(DataDir::open(&node.data_dir).map_err(Failure::setup)?, node)
+    }
+
+    fn of(dir: DataDir, node: &NodeConfig) -> Result<Self, Failure> {
         match dir.holder().map_err(Failure::setup)? {
             Some(Holder { role, admin: Some(url), .. }) if role == "master" => {
                 Ok(Self::Api(Api::new(&url, &node.secrets)?))
@@ -84,13 +92,13 @@ impl Target {
 
     /// The running node, whichever role it has, else what [`Self::find`] finds: for questions that any node answers.
     pub fn ask(node: &NodeConfig) -> Result<Self, Failure> {
-        let dir = DataDir::open(&node.data_dir).map_err(Failure::setup)?;
+        let dir = DataDir::existing(&node.data_dir).map_err(Failure::setup)?;
         match dir.holder().map_err(Failure::setup)? {
             // A server with its agent; an agent of its own answers other questions.
             Some(Holder { role, admin: Some(url), .. }) if role == "replica" => {
                 Ok(Self::Api(Api::new(&url, &node.secrets)?))
             }
-            _ => Self::find(node),
+            _ => Self::of(dir, node),
         }
     }
 

@@ -92,6 +92,10 @@ impl From<StoreError> for ApiError {
                 tracing::error!(error = error.describe(), "a request failed");
                 StatusCode::SERVICE_UNAVAILABLE
             }
+            StoreError::Catalogue(_) => {
+                tracing::error!(error = error.describe(), "a request failed");
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
             StoreError::DiskFull | StoreError::NoRoom { .. } => StatusCode::INSUFFICIENT_STORAGE,
             StoreError::Log(_) | StoreError::Directory(_) | StoreError::Sqlite(_) => {
                 tracing::error!(error = error.describe(), "a request failed");

@@ -444,7 +444,7 @@ mod tests {
         let error = snapshots.check_space("shop", u64::MAX / 2).unwrap_err();
         let StoreError::NoRoom { needed, free, .. } = error else { panic!("{error}") };
         let said = error.to_string();
-        for part in [needed.to_string(), free.to_string(), "shop".to_owned(), "this node's DATA_DIR".to_owned()] {
+        for part in [needed.to_string(), free.to_string(), "shop".to_owned(), "the node that makes it".to_owned()] {
             assert!(said.contains(&part), "{said}");
         }
         snapshots.complain(&error);

@@ -98,11 +98,60 @@ pub struct Wanted {
     pub rules: [Option<Option<String>>; 5],
 }
 
-/// All collections, by name.
+/// All collections that can be used, by name. The others are logged: they are no reason to hide these.
 pub fn list(conn: &Connection) -> Result<Vec<Collection>, StoreError> {
+    let usable = |found: Result<Collection, StoreError>| match found {
+        Err(StoreError::Catalogue(error)) => {
+            tracing::error!(error, "a collection cannot be used; the others are listed");
+            None
+        }
+        found => Some(found),
+    };
+    all(conn)?.into_iter().filter_map(usable).collect()
+}
+
+/// What is wrong with the catalogue: rows that cannot be read, and columns that it names and the tables lack.
+pub fn problems(conn: &Connection) -> Result<Vec<String>, StoreError> {
+    let mut problems = Vec::new();
+    for collection in all(conn)? {
+        match collection {
+            Ok(collection) => problems.extend(contradiction(conn, &collection)?),
+            Err(StoreError::Catalogue(error)) => problems.push(error),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(problems)
+}
+
+/// What the catalogue says of a collection and its table does not bear out.
+pub fn contradiction(conn: &Connection, collection: &Collection) -> Result<Option<String>, StoreError> {
+    let name = &collection.name;
+    let mut statement = conn.prepare_cached("SELECT lower(name) FROM pragma_table_info(?1)")?;
+    let columns: Vec<String> = statement.query_map([name], |row| row.get(0))?.collect::<Result<_, _>>()?;
+    if columns.is_empty() {
+        return Ok(Some(format!(
+            "collection {name} has no table: make the table again, or DELETE FROM _collections WHERE name = '{name}', \
+             with vski-server sql on the master"
+        )));
+    }
+    let named = SYSTEM_COLUMNS.into_iter().chain(collection.fields.iter().map(|field| field.name.as_str()));
+    let lacking: Vec<&str> = named.filter(|field| !columns.contains(&field.to_ascii_lowercase())).collect();
+    let told = || {
+        format!(
+            "collection {name}: the catalogue names a column that the table lacks, {}: rename or drop it in the fields of \
+             _collections too, as by UPDATE _collections SET fields = … WHERE name = '{name}', with vski-server sql on \
+             the master",
+            lacking.join(", ")
+        )
+    };
+    Ok((!lacking.is_empty()).then(told))
+}
+
+/// Every row of the catalogue, by name; one that cannot be read is a [`StoreError::Catalogue`].
+fn all(conn: &Connection) -> Result<Vec<Result<Collection, StoreError>>, StoreError> {
     let mut statement = conn.prepare_cached(&format!("SELECT {COLUMNS} FROM _collections ORDER BY name"))?;
     let rows = statement.query_map([], |row| Ok(from_row(row)))?;
-    rows.map(|row| row?).collect()
+    Ok(rows.collect::<Result<_, _>>()?)
 }
 
 /// The collection with this name or id.
@@ -318,7 +367,18 @@ fn store(conn: &Connection, collection: &Collection) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// An edit by hand may have left anything in the row.
 fn from_row(row: &Row<'_>) -> Result<Collection, StoreError> {
+    read_row(row).map_err(|error| {
+        let name = row.get_ref(1).ok().and_then(|name| name.as_str().ok()).unwrap_or("?");
+        StoreError::Catalogue(format!(
+            "collection {name} cannot be used, because its row of _collections cannot be read ({error}): mend the row with \
+             vski-server sql on the master, as by UPDATE _collections SET fields = … WHERE name = '{name}'"
+        ))
+    })
+}
+
+fn read_row(row: &Row<'_>) -> rusqlite::Result<Collection> {
     let fields: String = row.get(3)?;
     let fields = serde_json::from_str(&fields)
         .map_err(|error| rusqlite::Error::FromSqlConversionFailure(3, rusqlite::types::Type::Text, Box::new(error)))?;

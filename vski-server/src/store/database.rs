@@ -29,17 +29,26 @@ pub struct Database {
     pub writer: Writer,
 }
 
-/// Opens the file of `name`, or makes it. `left` is what it looked like when it was closed cleanly, if it was. The thread ends when the last writer is dropped.
+/// What is known of a file before it is opened.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Before {
+    /// It had tables once: without any it is refused, not made anew.
+    pub made: bool,
+    /// What it looked like when it was closed cleanly, if it was.
+    pub left: Option<String>,
+}
+
+/// Opens the file of `name`, or makes it. The thread ends when the last writer is dropped.
 pub fn open(
     dir: &DataDir,
     name: &str,
     metrics: &Metrics,
-    left: Option<&str>,
+    before: &Before,
 ) -> Result<(Database, std::thread::JoinHandle<()>), StoreError> {
     let path = dir.database(name);
     let open = dir.share_database(name)?.ok_or_else(|| StoreError::NotReady(name.to_owned()))?;
-    let edited = left.is_some_and(|left| fingerprint::of(&path).as_deref() != Some(left));
-    let conn = connect(&path, name).map_err(|error| refused(&path, error))?;
+    let edited = before.left.is_some() && fingerprint::of(&path) != before.left;
+    let conn = connect(&path, name, before.made).map_err(|error| refused(&path, error))?;
     if let Some(problems) = replicable::problems(&conn)? {
         return Err(StoreError::Invalid(format!("{} cannot be replicated: {problems}", path.display())));
     }
@@ -51,12 +60,14 @@ pub fn open(
     Ok((Database { name: name.to_owned(), reader: Reader::new(name, &path, open), writer }, thread))
 }
 
-fn connect(path: &Path, name: &str) -> Result<Connection, StoreError> {
+fn connect(path: &Path, name: &str, made: bool) -> Result<Connection, StoreError> {
     // Only reading at first: a writer would switch a stranger's file to WAL before it is refused.
     if std::fs::metadata(path).is_ok_and(|file| file.len() > 0) {
         let conn = connection::reader(path)?;
         if !is_empty(&conn)? {
             changelog::database_id(&conn)?;
+        } else if made {
+            return Err(StoreError::Invalid(format!("{} has lost all its tables", path.display())));
         }
     }
     let conn = connection::writer(path)?;

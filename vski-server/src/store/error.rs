@@ -70,6 +70,9 @@ pub enum StoreError {
         /// The tables, and what is wrong with them.
         problems: String,
     },
+    /// The catalogue and the tables contradict each other, or a row of it cannot be read: an operator must mend it.
+    #[error("{0}")]
+    Catalogue(String),
     /// A read took longer than it may.
     #[error("the read was stopped after {0} seconds")]
     ReadTimeout(u64),
@@ -84,7 +87,7 @@ pub enum StoreError {
     DiskFull,
     /// Not enough space for a snapshot.
     #[error(
-        "a snapshot of {db} needs {needed} free bytes and {free} are free on the file system of this node's DATA_DIR: make room there"
+        "a snapshot of {db} needs {needed} free bytes, and {free} are free on the volume of the node that makes it: make room on its DATA_DIR"
     )]
     NoRoom {
         /// The database.

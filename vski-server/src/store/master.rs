@@ -1,6 +1,7 @@
 //! All databases of a master. Only the process that holds the directory's lock has one of these.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::ErrorKind;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
@@ -10,16 +11,12 @@ use vski_replication::datadir::DataDir;
 use vski_replication::names;
 use vski_replication::node::NodeDb;
 
-use super::database::{self, Database};
+use super::database::{self, Before, Database};
 use super::error::StoreError;
 use super::fingerprint;
 use super::reader::Reader;
 use super::request::Written;
 use crate::metrics::Metrics;
-
-/// What to do about a file that cannot be opened.
-const UNUSABLE_REMEDY: &str = "repair the file, restore it from a replica or a backup, or move it and its -wal away; \
-                               then restart";
 
 /// The databases, open for writing.
 pub struct Master {
@@ -36,8 +33,9 @@ pub struct Master {
 }
 
 impl Master {
-    /// Opens every database in the directory, and makes `default`. Another one that cannot be opened is told and left
-    /// alone, and the rest is served; without `default` nobody could log in, so that is an error.
+    /// Opens every database in the directory, and makes `default` where none ever was. Another one that is lost or cannot
+    /// be opened is told and left alone, and the rest is served; without `default` nobody could log in, so that is an
+    /// error.
     pub fn open(dir: &DataDir, metrics: &Arc<Metrics>) -> Result<Self, StoreError> {
         let mut master = Self {
             dir: dir.clone(),
@@ -48,13 +46,26 @@ impl Master {
             handed_over: AtomicBool::new(false),
             changed: watch::Sender::new(()),
         };
-        let mut names = dir.databases()?;
-        if !names.iter().any(|name| name == names::DEFAULT_DATABASE) {
-            names.push(names::DEFAULT_DATABASE.to_owned());
-        }
-        let mut fingerprints = NodeDb::open(dir)?.take_fingerprints()?;
+        let mut node = NodeDb::open(dir)?;
+        let mut fingerprints = node.take_fingerprints()?;
+        let known = node.known()?;
+        let mut names: BTreeSet<String> = dir.databases()?.into_iter().collect();
+        names.extend(known.keys().cloned());
+        names.insert(names::DEFAULT_DATABASE.to_owned());
         for name in names {
-            match master.insert(&name, fingerprints.remove(&name)) {
+            let known = known.get(&name).copied();
+            let opened = match look(dir, &name, known) {
+                Ok(Found::NeverMade) => {
+                    node.give_up(&name)?;
+                    continue;
+                }
+                Ok(Found::Usable) => {
+                    let before = Before { made: known == Some(true), left: fingerprints.remove(&name) };
+                    master.remembered(&node, &name, &before)
+                }
+                Err(lost) => Err(lost),
+            };
+            match opened {
                 Err(error) if is_the_files_fault(&error) => master.put_aside(name, &error)?,
                 opened => opened?,
             }
@@ -103,7 +114,7 @@ impl Master {
             let message = format!("database {taken} exists already");
             return Err(StoreError::field("name", "validation_not_unique", message));
         }
-        self.insert(name, None)?;
+        self.remembered(&NodeDb::open(&self.dir)?, name, &Before::default())?;
         let head = *self.database(name)?.writer.head().borrow();
         Ok(Written { value: (), head })
     }
@@ -147,7 +158,11 @@ impl Master {
 
     /// Remembers a database whose file is of no use.
     fn put_aside(&mut self, name: String, error: &StoreError) -> Result<(), StoreError> {
-        let (reason, remedy) = (error.describe(), UNUSABLE_REMEDY);
+        let reason = error.describe();
+        let remedy = format!(
+            "restore it from a replica's file or a backup, repair it, or give it up (move what is left of it away, and: \
+             vski-server forget {name}); then restart"
+        );
         if name == names::DEFAULT_DATABASE {
             return Err(StoreError::Invalid(format!("{reason}; {remedy}")));
         }
@@ -158,8 +173,19 @@ impl Master {
         Ok(())
     }
 
-    /// `left` is what the file looked like when this program closed it, if it did.
-    fn insert(&self, name: &str, left: Option<String>) -> Result<(), StoreError> {
+    /// Opens a database, or makes it, and sees to it that it is missed from then on.
+    fn remembered(&self, node: &NodeDb, name: &str, before: &Before) -> Result<(), StoreError> {
+        if !before.made {
+            node.remember_making(name)?;
+        }
+        self.insert(name, before)?;
+        if !before.made {
+            node.remember_made(name)?;
+        }
+        Ok(())
+    }
+
+    fn insert(&self, name: &str, before: &Before) -> Result<(), StoreError> {
         // Held while opening: two requests for one name must not open its file twice.
         let mut databases = self.databases.write().unwrap_or_else(PoisonError::into_inner);
         if databases.contains_key(name) {
@@ -168,12 +194,39 @@ impl Master {
         if self.handed_over.load(Ordering::Acquire) {
             return Err(StoreError::HandedOver);
         }
-        let (database, thread) = database::open(&self.dir, name, &self.metrics, left.as_deref())?;
+        let (database, thread) = database::open(&self.dir, name, &self.metrics, before)?;
         databases.insert(name.to_owned(), database);
         drop(databases);
         self.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
         self.changed.send_replace(());
         Ok(())
+    }
+}
+
+/// What a look at a database's file says before it is opened.
+enum Found {
+    /// It can be opened, or made.
+    Usable,
+    /// Its maker was killed before there was a file: nobody was told of it.
+    NeverMade,
+}
+
+/// Looks for the file of a database. Where it was made before (`known`), or where it is no `default` that has yet to be
+/// made, a file that is gone or has no bytes is an error: to open it would put a new database in its place.
+fn look(dir: &DataDir, name: &str, known: Option<bool>) -> Result<Found, StoreError> {
+    let path = dir.database(name);
+    let shown = path.display();
+    match std::fs::metadata(&path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => match known {
+            Some(true) => Err(StoreError::Invalid(format!("{shown} is gone, and this master had that database"))),
+            _ if name == names::DEFAULT_DATABASE => Ok(Found::Usable),
+            _ => Ok(Found::NeverMade),
+        },
+        Ok(file) if file.len() == 0 && known != Some(false) && (known.is_some() || name != names::DEFAULT_DATABASE) => {
+            Err(StoreError::Invalid(format!("{shown} is an empty file")))
+        }
+        // What cannot be looked at is told when it is opened.
+        _ => Ok(Found::Usable),
     }
 }
 

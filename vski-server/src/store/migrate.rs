@@ -32,7 +32,7 @@ pub fn run(writer: &mut WriteConnection, plan: &Plan, trace: Option<Trace>) -> R
 fn in_transaction(writer: &WriteConnection, plan: &Plan) -> Result<(Done, changelog::Head), StoreError> {
     let conn = writer.conn();
     let before = writer.head();
-    let ours = catalogue(conn)?;
+    let (ours, untouched) = (catalogue(conn)?, marks(conn)?);
     execute(conn, &plan.schema)?;
     let changeset = if plan.capturable { captured(conn, &plan.rest)? } else { None };
     if !plan.capturable {
@@ -47,6 +47,8 @@ fn in_transaction(writer: &WriteConnection, plan: &Plan) -> Result<(Done, change
         check_foreign_keys(conn)?;
     }
     let (entry, head) = match changeset {
+        // Such as CREATE TABLE IF NOT EXISTS where there is one.
+        _ if marks(conn)? == untouched => ("none", before),
         Some(changeset) if !plan.schema.is_empty() => {
             ("schema", writer.append_schema(plan.schema.clone(), &changeset)?)
         }
@@ -82,6 +84,12 @@ fn execute(conn: &Connection, statements: &[String]) -> Result<(), StoreError> {
         },
         other => StoreError::Invalid(other.to_string()),
     })
+}
+
+/// SQLite's counters of schema changes and of changed rows: while both stand still, nothing was changed.
+fn marks(conn: &Connection) -> Result<(i64, u64), StoreError> {
+    let schema = conn.query_row("PRAGMA schema_version", [], |row| row.get(0))?;
+    Ok((schema, conn.total_changes()))
 }
 
 fn catalogue(conn: &Connection) -> Result<Vec<Object>, StoreError> {

@@ -43,14 +43,15 @@ pub struct Done {
     pub before: u64,
     /// Version of the log now.
     pub version: u64,
-    /// Kind of the entry: `schema`, `changes`, `epoch`, or `none` where no row changed.
+    /// Kind of the entry: `schema`, `changes`, `epoch`, or `none` where nothing changed.
     pub entry: &'static str,
 }
 
 impl Plan {
     /// Takes SQL apart. Nothing has run when it is refused.
     pub fn parse(sql: &str) -> Result<Self, StoreError> {
-        let all = statements(sql);
+        // A byte order mark, as some editors put at the beginning.
+        let all = statements(sql.strip_prefix('\u{feff}').unwrap_or(sql));
         if all.is_empty() {
             return Err(StoreError::Invalid("there is no SQL statement in this".to_owned()));
         }
@@ -180,5 +181,7 @@ mod tests {
             assert!(error.contains(reason), "{sql}: {error}");
         }
         Plan::parse("INSERT INTO a VALUES ('_vski_ in a text')").unwrap();
+        let plan = Plan::parse("\u{feff}DELETE FROM a").unwrap();
+        assert_eq!(plan.rest, ["DELETE FROM a"], "a byte order mark is skipped");
     }
 }

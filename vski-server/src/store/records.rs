@@ -1,11 +1,11 @@
 //! Rows of a collection: create, view, update, delete, list.
 
 use rusqlite::types::Value as Sql;
-use rusqlite::{Connection, OptionalExtension, Row, params_from_iter};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, Statement, params_from_iter};
 use serde_json::{Map, Value};
 use vski_replication::schema::sql::quote_name;
 
-use super::collections::Collection;
+use super::collections::{self, Collection};
 use super::error::{FieldError, StoreError};
 use super::fields::Field;
 use super::ids;
@@ -78,21 +78,23 @@ pub fn insert(conn: &Connection, collection: &Collection, record: &NewRecord) ->
         format!("INSERT INTO {} (id, created, updated{names}) VALUES (?, ?, ?{marks})", quote_name(&collection.name));
     let system = [Sql::Text(id.clone()), Sql::Text(now.clone()), Sql::Text(now)];
     let values = system.into_iter().chain(record.values.iter().map(|(_, value)| value.clone()));
-    match conn.prepare_cached(&sql)?.execute(params_from_iter(values)) {
-        Err(error)
+    match on_table(conn, collection, &sql, |statement| statement.execute(params_from_iter(values))) {
+        Err(StoreError::Sqlite(error))
             if error.sqlite_error().is_some_and(|e| e.extended_code == rusqlite::ffi::SQLITE_CONSTRAINT_PRIMARYKEY) =>
         {
             Err(StoreError::field("id", "validation_not_unique", format!("a record {id} exists already")))
         }
-        other => Ok(other.map(|_| id)?),
+        other => other.map(|_| id),
     }
 }
 
 /// One record.
 pub fn view(conn: &Connection, collection: &Collection, id: &str) -> Result<Value, StoreError> {
     let sql = format!("SELECT {} FROM {} WHERE id = ?1", columns(collection), quote_name(&collection.name));
-    let found = conn.prepare_cached(&sql)?.query_row([id], |row| to_json(collection, row)).optional()?;
-    found.ok_or_else(|| missing(collection, id))
+    let found = on_table(conn, collection, &sql, |statement| {
+        statement.query_row([id], |row| to_json(collection, row)).optional()
+    });
+    found?.ok_or_else(|| missing(collection, id))
 }
 
 /// Changes some fields of a record.
@@ -105,7 +107,7 @@ pub fn update(conn: &Connection, collection: &Collection, id: &str, record: &New
     let values = std::iter::once(Sql::Text(ids::now()))
         .chain(record.values.iter().map(|(_, value)| value.clone()))
         .chain(std::iter::once(Sql::Text(id.to_owned())));
-    if conn.prepare_cached(&sql)?.execute(params_from_iter(values))? == 0 {
+    if on_table(conn, collection, &sql, |statement| statement.execute(params_from_iter(values)))? == 0 {
         return Err(missing(collection, id));
     }
     view(conn, collection, id)
@@ -114,7 +116,7 @@ pub fn update(conn: &Connection, collection: &Collection, id: &str, record: &New
 /// Removes a record.
 pub fn delete(conn: &Connection, collection: &Collection, id: &str) -> Result<(), StoreError> {
     let sql = format!("DELETE FROM {} WHERE id = ?1", quote_name(&collection.name));
-    if conn.prepare_cached(&sql)?.execute([id])? == 0 {
+    if on_table(conn, collection, &sql, |statement| statement.execute([id]))? == 0 {
         return Err(missing(collection, id));
     }
     Ok(())
@@ -141,19 +143,36 @@ pub fn list(
     count: bool,
 ) -> Result<Page, StoreError> {
     let table = quote_name(&collection.name);
-    let total = match count {
-        true => Some(
-            conn.prepare_cached(&format!("SELECT count(*) FROM {table}"))?.query_row([], |row| row.get::<_, i64>(0))?,
-        ),
-        false => None,
-    };
+    let counting = format!("SELECT count(*) FROM {table}");
+    let counted = |statement: &mut Statement<'_>| statement.query_row([], |row| row.get::<_, i64>(0));
+    let total = count.then(|| on_table(conn, collection, &counting, counted)).transpose()?;
     let sql = format!("SELECT {} FROM {table} ORDER BY id LIMIT ?1 OFFSET ?2", columns(collection));
     let offset = (page - 1).saturating_mul(per_page);
     let bounds = [per_page, offset].map(|bound| i64::try_from(bound).unwrap_or(i64::MAX));
-    let mut statement = conn.prepare_cached(&sql)?;
-    let rows = statement.query_map(bounds, |row| to_json(collection, row))?;
-    let items = rows.collect::<Result<_, _>>()?;
+    let items = on_table(conn, collection, &sql, |statement| {
+        statement.query_map(bounds, |row| to_json(collection, row))?.collect()
+    })?;
     Ok(Page { page, per_page, total: total.map(|total| u64::try_from(total).unwrap_or(0)), items })
+}
+
+/// Runs a statement on the collection's table. Where the table is not as the catalogue says, that is the error.
+fn on_table<T>(
+    conn: &Connection,
+    collection: &Collection,
+    sql: &str,
+    run: impl FnOnce(&mut Statement<'_>) -> rusqlite::Result<T>,
+) -> Result<T, StoreError> {
+    let done = conn.prepare_cached(sql).and_then(|mut statement| run(&mut statement)).map_err(StoreError::from);
+    done.map_err(|error| {
+        let contradiction = match &error {
+            // What SQL cannot be compiled is told as one or the other, with a new statement or a kept one.
+            StoreError::Sqlite(error) if error.sqlite_error_code().is_none_or(|code| code == ErrorCode::Unknown) => {
+                collections::contradiction(conn, collection).ok().flatten()
+            }
+            _ => None,
+        };
+        contradiction.map_or(error, StoreError::Catalogue)
+    })
 }
 
 fn columns(collection: &Collection) -> String {

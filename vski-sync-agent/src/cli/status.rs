@@ -14,13 +14,9 @@ use super::StatusArgs;
 const TITLES: [&str; 6] = ["NAME", "STATE", "VERSION", "HEAD", "LAG", "DETAIL"];
 
 pub(super) fn execute(args: &StatusArgs) -> Result<ExitCode> {
-    let states = if args.data_dir.join(".vski").exists() {
-        let dir = DataDir::open(&args.data_dir)?;
-        let node = NodeDb::read(&dir).context("read node.db")?;
-        node.map(|node| node.databases()).transpose().context("read node.db")?.unwrap_or_default()
-    } else {
-        Vec::new()
-    };
+    let dir = DataDir::existing(&args.data_dir)?;
+    let node = NodeDb::read(&dir).context("read node.db")?;
+    let states = node.map(|node| node.databases()).transpose().context("read node.db")?.unwrap_or_default();
     if args.json {
         println!("{}", serde_json::to_string_pretty(&states).context("write JSON")?);
     } else if states.is_empty() {

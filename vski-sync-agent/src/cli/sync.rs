@@ -24,7 +24,7 @@ const MARGIN: Duration = Duration::from_secs(30);
 pub(super) fn execute(args: &SyncNowArgs, ask: Ask) -> Result<ExitCode> {
     let node = args.node.resolve()?;
     connection::check_version().map_err(anyhow::Error::msg)?;
-    let holder = DataDir::open(&node.data_dir)?.holder()?;
+    let holder = DataDir::existing(&node.data_dir)?.holder()?;
     let runtime = tokio::runtime::Runtime::new().context("start the runtime")?;
     let report = if let Some(holder) = holder {
         runtime.block_on(through(&holder, &node.secrets, ask))?

@@ -1,19 +1,50 @@
+use std::collections::BTreeMap;
+
 use rusqlite::Connection;
 use vski_replication::changelog::{self, LogError};
 use vski_replication::datadir::DataDir;
 use vski_replication::names::{self, DATABASE_NAME_RULE};
-use vski_replication::node::Role;
+use vski_replication::node::{NodeDb, Role};
 use vski_replication::schema::gate;
 
 use super::{Finding, open};
 
 pub(super) fn examine(dir: &DataDir, role: Role, deep: bool) -> Vec<Finding> {
     let mut found = strangers(dir);
-    for db in dir.databases().unwrap_or_default() {
+    let known = match role {
+        // What node.db says cannot be read is found elsewhere.
+        Role::Master => NodeDb::observe(dir).and_then(|node| node.map_or(Ok(BTreeMap::new()), |node| node.known())),
+        Role::Replica => Ok(BTreeMap::new()),
+    };
+    let known = known.unwrap_or_default();
+    let here = dir.databases().unwrap_or_default();
+    let gone = known.iter().filter(|(db, made)| **made && !here.contains(db));
+    found.extend(
+        gone.map(|(db, _)| Finding::error(format!("{db}.db is gone: this master had that database"), lost(db))),
+    );
+    for db in here {
+        if role == Role::Master && is_lost(dir, &db, known.get(&db).copied()) {
+            found.push(Finding::error(format!("{db}.db is an empty file, no database"), lost(&db)));
+            continue;
+        }
         let findings = open(dir, &db).map_err(LogError::from).and_then(|conn| database(&conn, &db, role, deep));
         found.extend(findings.unwrap_or_else(|error| vec![unreadable(&db, role, &error)]));
     }
     found
+}
+
+/// Whether a master takes the file for one that lost its content, and not for one that its maker had no time to fill.
+fn is_lost(dir: &DataDir, db: &str, made: Option<bool>) -> bool {
+    let empty = std::fs::metadata(dir.database(db)).is_ok_and(|file| file.len() == 0);
+    empty && made != Some(false) && (made.is_some() || db != names::DEFAULT_DATABASE)
+}
+
+/// What to do about a master's database without its file.
+fn lost(db: &str) -> String {
+    format!(
+        "stop the master, restore it from a replica's file or a backup, or give it up: move what is left of it away, and: \
+         vski-server forget {db}"
+    )
 }
 
 /// Files that look like databases and that nobody serves.

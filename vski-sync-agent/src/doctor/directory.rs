@@ -3,7 +3,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::Access;
-use vski_replication::datadir::DataDir;
+use vski_replication::datadir::{DataDir, DataDirError};
 use vski_replication::node::{self, NodeDb, Role};
 
 use super::Finding;
@@ -39,6 +39,18 @@ pub(super) fn examine(dir: &DataDir, role: Role) -> Vec<Finding> {
     found.extend(recorded_role(dir, role));
     found.extend(lost(dir));
     found
+}
+
+/// A recorded id with which the next start would be refused: REPLICA_ID would replace it.
+pub(super) fn node_id(dir: &DataDir, wanted: Option<&str>) -> Option<Finding> {
+    if wanted.is_some_and(|wanted| !wanted.trim().is_empty()) {
+        return None;
+    }
+    let error = dir.recorded_id().err()?;
+    Some(match &error {
+        DataDirError::RecordedId { .. } => super::refused(&error.to_string()),
+        _ => Finding::error(error.to_string(), "make .vski/id readable for this user"),
+    })
 }
 
 /// The databases' files and our own, with what the system says of them.
@@ -96,6 +108,9 @@ fn space(dir: &DataDir, files: &[(PathBuf, Metadata)]) -> Finding {
 
 pub(super) fn enough(free: u64, largest: u64) -> Finding {
     let (mib, needed) = (free >> 20, largest.max(MIN_FREE_BYTES));
+    if mib == 0 {
+        return Finding::error("no space is free: writes are refused", "make room on the volume, or a larger volume");
+    }
     if free >= needed {
         return Finding::ok(format!("{mib} MiB are free"));
     }

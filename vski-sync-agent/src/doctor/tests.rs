@@ -23,9 +23,12 @@ fn a_secret_is_long_and_no_pattern() {
 
 #[test]
 fn free_space_must_hold_the_largest_database_and_at_least_a_gibibyte() {
-    for (free, largest, level) in
-        [(2 << 30, 0, Level::Ok), (1 << 29, 0, Level::Warning), (2 << 30, 3 << 30, Level::Warning)]
-    {
+    for (free, largest, level) in [
+        (2 << 30, 0, Level::Ok),
+        (1 << 29, 0, Level::Warning),
+        (0, 0, Level::Error),
+        (2 << 30, 3 << 30, Level::Warning),
+    ] {
         assert_eq!(directory::enough(free, largest).level, level, "{free} {largest}");
     }
 }

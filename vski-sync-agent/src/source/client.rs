@@ -51,16 +51,24 @@ impl Identity {
     }
 }
 
+/// The certificates in a PEM file, of which a client can be made.
+pub(crate) fn certificates(pem: &[u8]) -> Result<Vec<Certificate>, ConfigError> {
+    let refused = |error: reqwest::Error| ConfigError::Certificates(crate::error::chain(&error));
+    let found = Certificate::from_pem_bundle(pem).map_err(refused)?;
+    if found.is_empty() {
+        let reason = if pem.is_empty() { "it is empty" } else { "it has no -----BEGIN CERTIFICATE-----" };
+        return Err(ConfigError::Certificates(reason.to_owned()));
+    }
+    builder().tls_certs_only(found.clone()).build().map_err(refused)?;
+    Ok(found)
+}
+
 impl Source {
     /// A client for the master of `config`. No connection is made yet.
     pub fn new(config: &SyncConfig, identity: Identity) -> Result<Self, ConfigError> {
         let certificates = match &config.ca {
             None => Vec::new(),
-            Some(pem) => match Certificate::from_pem_bundle(pem) {
-                Ok(found) if found.is_empty() => return Err(ConfigError::Certificates("it is empty".to_owned())),
-                Ok(found) => found,
-                Err(error) => return Err(ConfigError::Certificates(error.to_string())),
-            },
+            Some(pem) => certificates(pem)?,
         };
         let client = match builder().tls_certs_merge(certificates.clone()).build() {
             Ok(client) => client,
