@@ -26,6 +26,7 @@ pub struct Client {
     token: Option<String>,
     db: Option<String>,
     min_position: Option<String>,
+    headers: HeaderMap,
 }
 
 /// An answer of any status.
@@ -74,7 +75,7 @@ impl Client {
             .redirect(Policy::none())
             .build()
             .context("make an HTTP client")?;
-        Ok(Self { http, base: base.to_owned(), token: None, db: None, min_position: None })
+        Ok(Self { http, base: base.to_owned(), token: None, db: None, min_position: None, headers: HeaderMap::new() })
     }
 
     /// The same client with another token.
@@ -101,6 +102,13 @@ impl Client {
         Self { min_position: Some(positions.to_owned()), ..self.clone() }
     }
 
+    /// The same client, which sends another header field with each request, or other values in it.
+    pub fn with_header(&self, name: &'static str, value: &str) -> Result<Self> {
+        let mut headers = self.headers.clone();
+        headers.insert(name, value.parse().with_context(|| format!("{value} in a header"))?);
+        Ok(Self { headers, ..self.clone() })
+    }
+
     /// The same client, logged in as an admin.
     pub fn login(&self, identity: &str, password: &str) -> Result<Self> {
         let body = json!({"identity": identity, "password": password});
@@ -110,7 +118,8 @@ impl Client {
 
     /// Any request. An error means that no answer came.
     pub fn send(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Reply> {
-        let mut request = self.http.request(method.clone(), format!("{}{path}", self.base));
+        let mut request =
+            self.http.request(method.clone(), format!("{}{path}", self.base)).headers(self.headers.clone());
         if let Some(token) = &self.token {
             request = request.bearer_auth(token);
         }

@@ -173,8 +173,10 @@ impl Writer {
                 }
                 Ok(())
             }
-            Ok(reply) if reply.status != 503 => bail!("{method} {path} answered {}: {}", reply.status, reply.body),
-            // Stopping, overloaded or gone: the write may have happened or not.
+            Ok(reply) if !matches!(reply.status, 502..=504) => {
+                bail!("{method} {path} answered {}: {}", reply.status, reply.body)
+            }
+            // Stopping, overloaded or gone, or so says a load balancer: the write may have happened or not.
             Ok(_) | Err(_) => {
                 self.ledger.possible.entry(id).or_insert_with(unknown).insert(n);
                 self.wait_until_back()

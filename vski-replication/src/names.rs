@@ -78,6 +78,9 @@ pub mod header {
     pub const MIN_POSITION: &str = "x-vski-min-position";
 }
 
+/// Beginning of the names of cookies that carry a write's position to a browser's next read: the database follows.
+pub const POSITION_COOKIE: &str = "vski-position-";
+
 #[cfg(test)]
 mod tests {
     use super::*;

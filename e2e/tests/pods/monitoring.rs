@@ -1,4 +1,5 @@
 use std::collections::BTreeSet;
+use std::fmt::Write;
 use std::path::Path;
 use std::process::Output;
 use std::time::Duration;
@@ -110,7 +111,7 @@ fn open(folder: &Path) -> Result<()> {
     std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755)).context("open a folder")
 }
 
-/// compose/monitoring.yaml, which runs from a copy with a webhook, and shorter times.
+/// compose/monitoring.yaml over compose/compose.yaml, from a copy with a webhook and shorter times.
 struct Stack {
     folder: tempfile::TempDir,
     name: String,
@@ -131,33 +132,35 @@ impl Stack {
         let (image, small) = (script("e2e/images/test-image", &[])?, script("e2e/images/small", &[])?);
         let folder = tempfile::tempdir()?;
         open(folder.path())?;
-        for file in
-            ["monitoring.yaml", "prometheus/prometheus.yml", "prometheus/rules.yml", "alertmanager/alertmanager.yml"]
-        {
+        for file in [
+            "compose.yaml",
+            "monitoring.yaml",
+            "prometheus/prometheus.yml",
+            "prometheus/rules.yml",
+            "alertmanager/alertmanager.yml",
+        ] {
             let target = folder.path().join(file);
             std::fs::create_dir_all(target.parent().context("a folder")?)?;
             std::fs::write(target, quicker(file, &read(&format!("compose/{file}"))?)?)?;
         }
-        std::fs::write(folder.path().join("compose.yaml"), read("e2e/tests/pods/stack.yaml")?)?;
         let receiver = json!({"image": small, "command": ["sh", "-c", RECEIVER.replace('$', "$$")]});
-        let port = |port: u16| json!({"ports": [format!("127.0.0.1::{port}")]});
-        let more =
-            json!({"services": {"alerts": receiver, "master": port(3001), "prometheus": {}, "alertmanager": {}}});
-        let more = serde_json::to_string(&more)?.replace(
-            r#""prometheus":{},"alertmanager":{}"#,
-            r#""prometheus":{"ports": !override ["127.0.0.1::9090"]},"alertmanager":{"ports": !override ["127.0.0.1::9093"]}"#,
-        );
+        let mut more = format!("services:\n  alerts: {receiver}\n");
+        for (service, port) in
+            [("master", 3001), ("r001", 3001), ("r002", 3001), ("prometheus", 9090), ("alertmanager", 9093)]
+        {
+            writeln!(more, "  {service}: {{ports: !override [\"127.0.0.1::{port}\"]}}")?;
+        }
         std::fs::write(folder.path().join("more.yaml"), more)?;
         let stack = Self { folder, name: format!("{}monitoring", e2e::pods::prefix()), image };
         stack.compose(&["down", "--volumes", "--timeout", "1"])?;
-        stack.compose(&["up", "--detach", "--wait", "--quiet-pull"])?;
+        stack.compose(&["up", "--detach", "--wait", "--no-build", "--quiet-pull"])?;
         Ok(stack)
     }
 
     fn compose(&self, arguments: &[&str]) -> Result<String> {
         let (main, more) = (self.folder.path().join("monitoring.yaml"), self.folder.path().join("more.yaml"));
         let image = self.folder.path().join("image.env");
-        std::fs::write(&image, format!("VSKI_IMAGE={}\n", self.image))?;
+        std::fs::write(&image, format!("VSKI_IMAGE={}\nVSKI_PULL_POLICY=never\n", self.image))?;
         let [main, more, image] = [main, more, image].map(|path| path.display().to_string());
         let base = ["compose", "--progress", "quiet", "--env-file", &image, "--project-name", &self.name];
         docker(&[&base[..], &["--file", &main, "--file", &more], arguments].concat())

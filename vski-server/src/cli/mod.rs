@@ -27,6 +27,12 @@ mod demote;
 /// `doctor`.
 mod doctor;
 
+/// `healthcheck`.
+mod healthcheck;
+
+/// `secret`.
+mod secret;
+
 /// `demo`.
 mod demo;
 
@@ -68,6 +74,10 @@ enum Command {
     Demote(demote::DemoteArgs),
     /// Look for what keeps this node from working, and say how to repair it; changes nothing
     Doctor(Box<doctor::DoctorArgs>),
+    /// Ask the node of this container whether it is ready: exit code 0 if so
+    Healthcheck(healthcheck::HealthcheckArgs),
+    /// Make a file with a random JWT_SECRET, unless it is there
+    Secret(secret::SecretArgs),
     /// Start a master and replicas on this machine, with real data to try
     Demo(demo::DemoArgs),
     /// The sync agent: the same program as vski-sync-agent
@@ -88,6 +98,8 @@ pub fn main() -> ExitCode {
         Command::Promote(args) => report(promote::execute(&args)),
         Command::Demote(args) => report(demote::execute(&args)),
         Command::Doctor(args) => doctor::execute(&args).unwrap_or_else(|failure| report(Err(failure))),
+        Command::Healthcheck(args) => report(healthcheck::execute(&args)),
+        Command::Secret(args) => report(secret::execute(&args)),
         Command::Demo(args) => report(demo::execute(&args)),
         Command::Agent(command) => vski_sync_agent::cli::execute(command),
     }

@@ -10,7 +10,7 @@ use vski_replication::clock;
 
 use super::error::ApiError;
 use super::extract::DbName;
-use super::position::{self, WritePosition};
+use super::position::{self, Wanted, WritePosition};
 use crate::app::{App, Databases};
 use crate::config::Fallback;
 use crate::replication::arrival::{self, Arrival};
@@ -28,11 +28,13 @@ async fn check(app: &App, parts: &mut Parts) -> Result<(), Response> {
     let DbName(db) = DbName::from_request_parts(parts, &()).await.map_err(ApiError::into_response)?;
     let wanted = position::wanted(&parts.headers, &db).map_err(ApiError::into_response)?;
     check_lag(app, &db).map_err(ApiError::into_response)?;
-    for position in &wanted {
+    for Wanted { position, by_cookie } in &wanted {
         let arrival = arrival::wait(app, &position.db, position.epoch, position.version).await;
         match arrival.map_err(|error| ApiError::from(error).into_response())? {
             Arrival::Here => {}
             Arrival::Late => return Err(late(app, parts, position)),
+            // A browser cannot read again without it.
+            Arrival::Never if *by_cookie => {}
             Arrival::Never => return Err(foreign(position).into_response()),
         }
     }

@@ -1,9 +1,11 @@
 //! Where a write stands, as clients carry it to their next read: `<db>:<generation>-<epoch id>:<version>`, in the
-//! header `X-Vski-Position` of every write's answer and in `X-Vski-Min-Position` of a read.
+//! header `X-Vski-Position` of every write's answer and in `X-Vski-Min-Position` of a read. A browser carries it by
+//! itself: in a cookie for each database.
 
 use std::fmt;
 use std::str::FromStr;
 
+use axum::http::header::{COOKIE, SET_COOKIE};
 use axum::http::{HeaderMap, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use vski_replication::changelog::Head;
@@ -15,6 +17,9 @@ use crate::store::request::Written;
 
 /// Positions that one read may name.
 const MAX_POSITIONS: usize = 64;
+
+/// How long a browser keeps a position, seconds: by then every replica that still takes reads has it.
+const COOKIE_SECONDS: u32 = 60;
 
 /// The end of one database's log, without what only nodes compare.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,8 +64,17 @@ impl FromStr for WritePosition {
     }
 }
 
-/// Reads a list of positions, whatever carried it: a header now.
-pub fn parse_list(text: &str) -> Result<Vec<WritePosition>, PositionError> {
+/// A position that a read has to see.
+#[derive(Debug)]
+pub struct Wanted {
+    /// The position.
+    pub position: WritePosition,
+    /// From a cookie, which nobody can take back: it means nothing once its history has ended.
+    pub by_cookie: bool,
+}
+
+/// Reads a list of positions.
+fn parse_list(text: &str) -> Result<Vec<WritePosition>, PositionError> {
     if text.split(',').count() > MAX_POSITIONS {
         return Err(PositionError::TooMany);
     }
@@ -68,15 +82,26 @@ pub fn parse_list(text: &str) -> Result<Vec<WritePosition>, PositionError> {
 }
 
 /// What a read of `db` has to see at least; positions of other databases are none of its business.
-pub fn wanted(headers: &HeaderMap, db: &str) -> Result<Vec<WritePosition>, ApiError> {
+pub fn wanted(headers: &HeaderMap, db: &str) -> Result<Vec<Wanted>, ApiError> {
     let mut wanted = Vec::new();
     for value in headers.get_all(header::MIN_POSITION) {
         let text = String::from_utf8_lossy(value.as_bytes());
         let listed =
             parse_list(&text).map_err(|error| ApiError::bad_request(format!("{}: {error}", header::MIN_POSITION)))?;
-        wanted.extend(listed.into_iter().filter(|position| position.db == db));
+        let listed = listed.into_iter().filter(|position| position.db == db);
+        wanted.extend(listed.map(|position| Wanted { position, by_cookie: false }));
     }
+    wanted.extend(by_cookie(headers, db).map(|position| Wanted { position, by_cookie: true }));
     Ok(wanted)
+}
+
+/// The position in the database's cookie. Anything else under that name is ignored.
+fn by_cookie(headers: &HeaderMap, db: &str) -> Option<WritePosition> {
+    let cookies = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
+    let mut pairs = cookies.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
+    let name = format!("{}{db}", names::POSITION_COOKIE);
+    let (_, value) = pairs.find(|(found, _)| *found == name)?;
+    format!("{db}:{value}").parse().ok()
 }
 
 /// The answer to a write, with the position at which it can be read.
@@ -96,9 +121,18 @@ impl<R> Positioned<R> {
 
 impl<R: IntoResponse> IntoResponse for Positioned<R> {
     fn into_response(self) -> Response {
-        let mut response = self.body.into_response();
-        let value = HeaderValue::from_str(&self.position.to_string()).expect("names, hex and digits are header text");
-        response.headers_mut().insert(header::POSITION, value);
+        let Self { position, body } = self;
+        let mut response = body.into_response();
+        let text = |text: &str| HeaderValue::from_str(text).expect("names, hex and digits are header text");
+        response.headers_mut().insert(header::POSITION, text(&position.to_string()));
+        let cookie = format!(
+            "{}{}={}:{}; Path=/; Max-Age={COOKIE_SECONDS}; HttpOnly; SameSite=Lax",
+            names::POSITION_COOKIE,
+            position.db,
+            position.epoch,
+            position.version,
+        );
+        response.headers_mut().append(SET_COOKIE, text(&cookie));
         response
     }
 }
@@ -153,9 +187,36 @@ mod tests {
         for value in [format!("default:{EPOCH}:7,shop:{EPOCH}:9"), format!("default:{EPOCH}:8")] {
             headers.append(header::MIN_POSITION, HeaderValue::from_str(&value).unwrap());
         }
-        let versions = |db| wanted(&headers, db).unwrap().iter().map(|at| at.version).collect::<Vec<_>>();
+        let versions =
+            |db| wanted(&headers, db).unwrap().iter().map(|wanted| wanted.position.version).collect::<Vec<_>>();
         assert_eq!((versions("default"), versions("shop"), versions("other")), (vec![7, 8], vec![9], vec![]));
         headers.append(header::MIN_POSITION, HeaderValue::from_bytes(b"\xff").unwrap());
         assert_eq!(wanted(&headers, "other").unwrap_err().status, 400);
+    }
+
+    #[test]
+    fn a_browser_brings_a_position_back_and_nothing_else_in_its_cookies_matters() {
+        let position = WritePosition { db: "shop".to_owned(), epoch: EPOCH.parse().unwrap(), version: 7 };
+        let answer = Positioned { position: position.clone(), body: () }.into_response();
+        let set = answer.headers()[SET_COOKIE].to_str().unwrap();
+        let (pair, attributes) = set.split_once("; ").unwrap();
+        assert_eq!(attributes, "Path=/; Max-Age=60; HttpOnly; SameSite=Lax");
+        let found = |cookies: &[&str], db| {
+            let mut headers = HeaderMap::new();
+            for line in cookies {
+                headers.append(COOKIE, HeaderValue::from_str(line).unwrap());
+            }
+            let mut wanted = wanted(&headers, db).unwrap();
+            assert!(wanted.iter().all(|wanted| wanted.by_cookie));
+            wanted.pop().map(|wanted| wanted.position)
+        };
+        let others = format!("theme=dark; vski-position-default=x; {pair}");
+        for cookies in [&[pair][..], &["a=b", pair], &[&others]] {
+            assert_eq!(found(cookies, "shop"), Some(position.clone()), "{cookies:?}");
+        }
+        for cookies in [&["vski-position-shop"][..], &["vski-position-shop=7"], &["vski-position-shop=shop:1:7"], &[]] {
+            assert_eq!(found(cookies, "shop"), None, "{cookies:?}");
+        }
+        assert_eq!(found(&[&others], "default"), None);
     }
 }
