@@ -132,9 +132,13 @@ impl Stack {
         let (image, small) = (script("e2e/images/test-image", &[])?, script("e2e/images/small", &[])?);
         let folder = tempfile::tempdir()?;
         open(folder.path())?;
-        for file in
-            ["monitoring.yaml", "prometheus/prometheus.yml", "prometheus/rules.yml", "alertmanager/alertmanager.yml"]
-        {
+        for file in [
+            "compose.yaml",
+            "monitoring.yaml",
+            "prometheus/prometheus.yml",
+            "prometheus/rules.yml",
+            "alertmanager/alertmanager.yml",
+        ] {
             let target = folder.path().join(file);
             std::fs::create_dir_all(target.parent().context("a folder")?)?;
             std::fs::write(target, quicker(file, &read(&format!("compose/{file}"))?)?)?;
