@@ -19,8 +19,9 @@ use super::reads::{NODES, Reads, read};
 /// and what a busy machine adds.
 pub const FAULT_LIMIT: Duration = Duration::from_secs(18);
 
-/// How far behind a replica may be before it gets no reads.
-const MAX_LAG: [(&str, &str); 2] = [("LB_MAX_LAG", "12s"), ("MAX_LAG_SECONDS", "12")];
+/// How far behind a replica may be before it gets no reads: by checks, or by its own refusal.
+const ACTIVE_MAX_LAG: (&str, &str) = ("LB_MAX_LAG", "12s");
+const PASSIVE_MAX_LAG: (&str, &str) = ("MAX_LAG_SECONDS", "12");
 
 /// Plain reads that show who takes part: each of three readers is missed by all of them by chance never.
 const SPREAD: usize = 60;
@@ -50,7 +51,8 @@ pub fn traefik(images: &Images) -> Result<()> {
 }
 
 fn scenario(service: &'static str, images: &Images) -> Result<()> {
-    let mut balanced = Balanced::up(service, images, &MAX_LAG)?;
+    let max_lag = if service == "nginx" { PASSIVE_MAX_LAG } else { ACTIVE_MAX_LAG };
+    let mut balanced = Balanced::up(service, images, &[max_lag])?;
     broken(&mut balanced).with_context(|| format!("{service}: a broken line is noticed"))?;
     let step = |name: &str, step: fn(&Balanced) -> Result<()>| {
         let began = std::time::Instant::now();
