@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use e2e::client::SECRET;
+use e2e::cluster::READY;
 use e2e::program::free_port;
-use e2e::{Cluster, process, programs};
+use e2e::{Cluster, content, process, programs};
 
 /// A refusal comes at once; the time is for a busy machine.
 const REFUSED: Duration = Duration::from_secs(20);
@@ -202,7 +203,6 @@ fn commands_on_a_mistyped_directory_are_refused_and_make_nothing() -> Result<()>
         (&server, &["forget", "shop"]),
         (&server, &["import", "--collection", "posts", &file]),
         (&agent, &["status"]),
-        (&agent, &["sync"]),
         (&agent, &["verify"]),
     ] {
         for dir in [&typo, &stranger] {
@@ -214,6 +214,22 @@ fn commands_on_a_mistyped_directory_are_refused_and_make_nothing() -> Result<()>
     ensure!(!typo.exists(), "a directory was made");
     ensure!(std::fs::read_dir(&stranger)?.count() == 1, "something was made in a directory of others");
     Ok(())
+}
+
+#[test]
+fn one_sync_without_a_running_agent_makes_a_first_copy_and_the_next_brings_what_came_since() -> Result<()> {
+    let cluster = Cluster::new()?;
+    let mut master = cluster.master("master")?;
+    master.start()?;
+    let dir = cluster.path().join("by-timer");
+    for database in ["first", "second"] {
+        master.admin()?.create_database(database)?;
+        let mut sync = process::command(programs::agent()?);
+        sync.arg("sync").env("JWT_SECRET", SECRET).env("DATA_DIR", &dir).env("MASTER_URL", master.server.url());
+        let done = process::run("sync", &mut sync, READY)?;
+        ensure!(done.status.success() && dir.join(format!("{database}.db")).exists(), "{done:?}");
+    }
+    content::wait_all_equal(&[master.dir(), &dir], READY)
 }
 
 #[test]

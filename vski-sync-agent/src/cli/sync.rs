@@ -24,7 +24,12 @@ const MARGIN: Duration = Duration::from_secs(30);
 pub(super) fn execute(args: &SyncNowArgs, ask: Ask) -> Result<ExitCode> {
     let node = args.node.resolve()?;
     connection::check_version().map_err(anyhow::Error::msg)?;
-    let holder = DataDir::existing(&node.data_dir)?.holder()?;
+    let holder = match DataDir::existing(&node.data_dir) {
+        Ok(dir) => dir.holder()?,
+        // A first copy, made once or by a timer: nobody can hold a directory that no node has used.
+        Err(_) if ask == Ask::Sync => None,
+        Err(error) => return Err(error.into()),
+    };
     let runtime = tokio::runtime::Runtime::new().context("start the runtime")?;
     let report = if let Some(holder) = holder {
         runtime.block_on(through(&holder, &node.secrets, ask))?
