@@ -6,11 +6,11 @@
 
 use std::process::ExitCode;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Parser, Subcommand};
 
 use vski_replication::node::Role;
 
-use crate::config::{NodeArgs, RetentionArgs, SyncArgs};
+use crate::config::{NodeArgs, RetentionArgs, SyncArgs, parse_or_exit};
 use crate::doctor::{self, Look, Subject};
 use crate::healthcheck::{self, Probe};
 use crate::round::Ask;
@@ -106,6 +106,21 @@ pub struct HealthcheckArgs {
     /// Address on which the agent listens
     #[arg(long, env = "AGENT_ADDR", default_value = "0.0.0.0:9301")]
     pub(crate) agent_addr: String,
+}
+
+/// Keeps a VSKI data directory equal to its master.
+#[derive(Parser)]
+#[command(name = "vski-sync-agent", version, subcommand_required = true, arg_required_else_help = true)]
+struct Program {
+    #[command(subcommand)]
+    command: AgentCommand,
+}
+
+/// The whole program `vski-sync-agent`, from its command line on.
+#[must_use]
+pub fn main() -> ExitCode {
+    let program: Program = parse_or_exit();
+    execute(program.command)
 }
 
 /// Does it. Call outside any tokio runtime.

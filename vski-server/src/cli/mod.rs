@@ -42,6 +42,7 @@ mod demo;
 /// The running node that a command goes through, or the directory itself.
 mod target;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -93,6 +94,9 @@ enum Command {
 /// Parses the command line and runs the command.
 pub fn main() -> ExitCode {
     end_with_parent();
+    if is_called("vski-sync-agent") {
+        return vski_sync_agent::cli::main();
+    }
     match parse_or_exit::<Cli>().command {
         Command::Serve(args) => serve::execute(&args),
         Command::Admin(command) => report(admin::execute(command)),
@@ -109,6 +113,11 @@ pub fn main() -> ExitCode {
         Command::Demo(args) => report(demo::execute(&args)),
         Command::Agent(command) => vski_sync_agent::cli::execute(command),
     }
+}
+
+/// Whether the program was started under that name: an image holds one program and links to it.
+fn is_called(name: &str) -> bool {
+    std::env::args_os().next().is_some_and(|called| Path::new(&called).file_name() == Some(name.as_ref()))
 }
 
 /// A command that failed: what to tell, and the exit code: 2 for wrong use or setup, 1 for the rest.
