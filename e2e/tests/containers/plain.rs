@@ -10,7 +10,7 @@ use super::docker::{Images, docker};
 use super::project::{ADMIN, Project, READY};
 
 /// What a fresh master says on purpose.
-const NO_ADMIN: &str = "there is no admin yet: make one with `vski-server admin upsert EMAIL PASSWORD`";
+const NO_ADMIN: &str = "there is no admin yet: make one with `vski-server admin upsert admin@example.com -";
 
 /// Records that are written.
 const ROWS: u64 = 50;

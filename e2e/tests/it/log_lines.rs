@@ -128,8 +128,11 @@ fn a_sync_that_fails_is_told_with_the_errors_name_and_its_remedy() -> Result<()>
         let mut status = agent(&replica)?.subcommand(&["status"]);
         let told = e2e::process::run("status", &mut status, READY)?.stdout.join("\n");
         ensure!(told.contains("default: master_unreachable, ") && told.contains("remedy: start the master"), "{told}");
-        let ready = replica.client()?.get("/readyz")?.ok()?.json()?;
-        ensure!(ready["dbs"][0]["lastError"]["name"] == "master_unreachable", "{ready}");
+        // The server looks into node.db now and then.
+        eventually("the server tells it, too", READY, || {
+            let ready = replica.client()?.get("/readyz")?.ok()?.json()?;
+            Ok(ready["dbs"][0]["lastError"]["name"] == "master_unreachable")
+        })?;
     }
     Ok(())
 }
