@@ -70,6 +70,23 @@ fn content(image: &str) -> Result<BTreeSet<String>> {
     Ok(found)
 }
 
+/// .dockerignore lets every member of the workspace through: cargo wants all of their manifests.
+pub fn build_context(_: &Images) -> Result<()> {
+    let ignored = std::fs::read_to_string(root().join(".dockerignore"))?;
+    let let_through: Vec<&str> = ignored.lines().filter_map(|line| line.strip_prefix('!')).collect();
+    let manifest = std::fs::read_to_string(root().join("Cargo.toml"))?;
+    let members = manifest.lines().find_map(|line| line.strip_prefix("members = ")).context("the members")?;
+    let members: Vec<String> = serde_json::from_str(members)?;
+    for member in members {
+        let matches = |pattern: &&str| match pattern.strip_suffix('*') {
+            Some(beginning) => member.starts_with(beginning),
+            None => member == **pattern,
+        };
+        ensure!(let_through.iter().any(matches), ".dockerignore leaves {member} out");
+    }
+    Ok(())
+}
+
 /// `.env.example` has every variable of the compose files with its default, every one of README's table, and no other.
 pub fn settings(_: &Images) -> Result<()> {
     let example = std::fs::read_to_string(compose_file(".env.example"))?;

@@ -42,6 +42,7 @@ struct Scenario {
 
 const SCENARIOS: &[Scenario] = &[
     Scenario { name: "the_test_image_is_what_the_dockerfile_describes", run: files::same_image },
+    Scenario { name: "the_image_build_sees_the_whole_workspace", run: files::build_context },
     Scenario { name: "example_settings_are_those_that_the_files_know", run: files::settings },
     Scenario { name: "each_proxy_accepts_its_file_and_refuses_the_printed_form", run: files::proxies },
     Scenario { name: "the_compose_file_starts_without_settings_and_its_replicas_are_equal", run: plain::scenario },
