@@ -8,23 +8,29 @@ use std::time::Instant;
 
 use anyhow::{Result, anyhow};
 
-/// Something to prove.
-pub struct Scenario {
+/// Something to prove, by a function that may need what was prepared for all.
+pub struct Scenario<F> {
     /// A sentence.
     pub name: &'static str,
     /// Whether it starts containers.
     pub needs_docker: bool,
     /// The proof.
-    pub run: fn() -> Result<()>,
+    pub run: F,
 }
 
-/// Runs what the command line chooses. `prepare` comes before the first scenario, with whether there is a Docker; those
-/// that need it are told of, and not run, where there is none.
-pub fn main(scenarios: &[Scenario], docker: Result<()>, prepare: impl FnOnce(bool) -> Result<()>) -> ExitCode {
+/// Runs what the command line chooses. `prepare` comes before the first scenario, with whether there is a Docker; what it
+/// makes is there for `run` until the last one has ended. Those that need Docker are told of, and not run, where there is
+/// none.
+pub fn main<F, P>(
+    scenarios: &[Scenario<F>],
+    docker: Result<()>,
+    prepare: impl FnOnce(bool) -> Result<P>,
+    run: impl Fn(&F, &P) -> Result<()>,
+) -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&String> = arguments.iter().filter(|word| !word.starts_with('-')).collect();
-    let chosen = |scenario: &&Scenario| words.is_empty() || words.iter().any(|word| scenario.name.contains(*word));
-    let mut chosen: Vec<&Scenario> = scenarios.iter().filter(chosen).collect();
+    let chosen = |scenario: &&Scenario<F>| words.is_empty() || words.iter().any(|word| scenario.name.contains(*word));
+    let mut chosen: Vec<&Scenario<F>> = scenarios.iter().filter(chosen).collect();
     if arguments.iter().any(|argument| argument == "--list") {
         chosen.iter().for_each(|scenario| println!("{}: test", scenario.name));
         return ExitCode::SUCCESS;
@@ -37,24 +43,32 @@ pub fn main(scenarios: &[Scenario], docker: Result<()>, prepare: impl FnOnce(boo
     if chosen.is_empty() {
         return ExitCode::SUCCESS;
     }
-    if let Err(error) = prepare(docker.is_ok()) {
-        println!("FAILED to prepare: {error:#}");
-        return ExitCode::FAILURE;
-    }
+    let prepared = match prepare(docker.is_ok()) {
+        Ok(prepared) => prepared,
+        Err(error) => {
+            println!("FAILED to prepare: {error:#}");
+            return ExitCode::FAILURE;
+        }
+    };
     println!("\nrunning {} scenarios", chosen.len());
-    let failed: Vec<&str> =
-        chosen.iter().filter(|scenario| !succeeds(scenario)).map(|scenario| scenario.name).collect();
+    let mut failed = Vec::new();
+    for Scenario { name, run: proof, .. } in &chosen {
+        if !succeeds(name, || run(proof, &prepared)) {
+            failed.push(*name);
+        }
+    }
+    drop(prepared);
     println!("\n{} passed, {} failed: {}", chosen.len() - failed.len(), failed.len(), failed.join(", "));
     if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn succeeds(scenario: &Scenario) -> bool {
+fn succeeds(name: &str, run: impl FnOnce() -> Result<()>) -> bool {
     let began = Instant::now();
-    let ended = catch_unwind(AssertUnwindSafe(scenario.run)).unwrap_or_else(|_| Err(anyhow!("it panicked")));
+    let ended = catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| Err(anyhow!("it panicked")));
     let seconds = began.elapsed().as_secs_f64();
     match &ended {
-        Ok(()) => println!("test {} ... ok ({seconds:.1} s)", scenario.name),
-        Err(error) => println!("test {} ... FAILED ({seconds:.1} s)\n{error:#}", scenario.name),
+        Ok(()) => println!("test {name} ... ok ({seconds:.1} s)"),
+        Err(error) => println!("test {name} ... FAILED ({seconds:.1} s)\n{error:#}"),
     }
     ended.is_ok()
 }

@@ -104,6 +104,13 @@ pub fn free_subnet() -> Result<String> {
     free.into_iter().find(|subnet| !taken.contains(subnet.as_str())).context("all subnets are taken")
 }
 
+/// Whatever a scenario could not remove is removed once all have ended.
+impl Drop for Images {
+    fn drop(&mut self) {
+        clean_up();
+    }
+}
+
 /// Removes everything that scenarios of this checkout left behind.
 pub fn clean_up() {
     let Ok(projects) = projects() else { return };

@@ -25,15 +25,17 @@ use std::process::ExitCode;
 use e2e::pods;
 use e2e::scenarios::{self, Scenario};
 
-const fn files(name: &'static str, run: fn() -> anyhow::Result<()>) -> Scenario {
+type Proof = fn() -> anyhow::Result<()>;
+
+const fn files(name: &'static str, run: Proof) -> Scenario<Proof> {
     Scenario { name, needs_docker: false, run }
 }
 
-const fn running(name: &'static str, run: fn() -> anyhow::Result<()>) -> Scenario {
+const fn running(name: &'static str, run: Proof) -> Scenario<Proof> {
     Scenario { name, needs_docker: true, run }
 }
 
-const SCENARIOS: &[Scenario] = &[
+const SCENARIOS: &[Scenario<Proof>] = &[
     files("every_object_is_valid_for_the_newest_versions_of_kubernetes", manifests::valid_for_the_newest),
     files("the_plain_sidecar_is_valid_before_native_sidecars_and_the_others_are_not", manifests::valid_for_old),
     files("every_folder_keeps_our_rules", manifests::rules),
@@ -54,8 +56,9 @@ const SCENARIOS: &[Scenario] = &[
 ];
 
 fn main() -> ExitCode {
-    scenarios::main(SCENARIOS, pods::available(), |docker| {
+    let prepare = |docker| {
         pods::script("e2e/tools/kubernetes", &[])?;
         if docker { pods::sweep() } else { Ok(()) }
-    })
+    };
+    scenarios::main(SCENARIOS, pods::available(), prepare, |run, ()| run())
 }
