@@ -1,7 +1,7 @@
 //! Bytes as a bad line may deliver them, for tests.
 
 /// Every single flipped bit and every truncation of `intact`, with a name.
-pub(crate) fn damaged(intact: &[u8]) -> impl Iterator<Item = (String, Vec<u8>)> {
+pub fn damaged(intact: &[u8]) -> impl Iterator<Item = (String, Vec<u8>)> {
     let flipped = (0..intact.len() * 8).map(|bit| {
         let mut bytes = intact.to_vec();
         bytes[bit / 8] ^= 1 << (bit % 8);

@@ -62,5 +62,6 @@ pub mod clock;
 /// Labelled places at which a test can make this process die.
 pub mod fault;
 
-#[cfg(test)]
-mod damage;
+/// For tests of this crate and of those that use it.
+#[doc(hidden)]
+pub mod damage;

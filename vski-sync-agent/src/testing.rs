@@ -123,13 +123,3 @@ pub(crate) fn rows(conn: &Connection) -> Vec<(String, Option<i64>)> {
     let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
     rows.collect::<Result<_, _>>().unwrap()
 }
-
-/// Every single flipped bit and every truncation of `intact`, with a name.
-pub(crate) fn damaged(intact: &[u8]) -> impl Iterator<Item = (String, Vec<u8>)> {
-    let flipped = (0..intact.len() * 8).map(|bit| {
-        let mut bytes = intact.to_vec();
-        bytes[bit / 8] ^= 1 << (bit % 8);
-        (format!("bit {bit}"), bytes)
-    });
-    flipped.chain((0..intact.len()).map(|length| (format!("cut at {length}"), intact[..length].to_vec())))
-}

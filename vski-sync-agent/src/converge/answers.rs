@@ -90,10 +90,10 @@ fn malformed(reason: impl std::fmt::Display) -> AgentError {
 
 #[cfg(test)]
 mod tests {
+    use vski_replication::damage::damaged;
     use vski_replication::ranges::{Range, frame};
 
     use super::*;
-    use crate::testing::damaged;
 
     /// The rows of three ranges.
     const TABLE: [&[&[u8]]; 3] = [&[b"one", b"", b"three"], &[], &[b"four"]];

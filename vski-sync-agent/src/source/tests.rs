@@ -2,6 +2,7 @@ use axum::Router;
 use axum::http::header::LOCATION;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use vski_replication::damage::damaged;
 use vski_replication::token::Secrets;
 
 use super::*;
@@ -189,7 +190,7 @@ fn every_flipped_bit_and_every_truncation_of_a_schema_is_detected_or_means_the_s
     let read = |json: &[u8]| serde_json::from_slice::<Schema>(json).ok().filter(|found| found.is(hash));
     assert!(read(&json).is_some());
     let mut same = 0;
-    for (what, json) in crate::testing::damaged(&json) {
+    for (what, json) in damaged(&json) {
         let Some(found) = read(&json) else { continue };
         same += 1;
         assert_eq!(found.objects.len(), objects.len(), "{what}");
