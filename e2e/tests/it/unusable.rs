@@ -1,5 +1,10 @@
 //! One file that is no database does not take the others down.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+
 use anyhow::{Context, Result, ensure};
 use e2e::cluster::READY;
 use e2e::{Cluster, content, eventually, process};
@@ -78,6 +83,33 @@ fn a_garbage_default_database_stops_the_start_and_is_named() -> Result<()> {
     ensure!(ended.status.code() == Some(2), "{ended:?}");
     let line = ended.stderr.last().context("a line")?;
     ensure!(line.contains("default.db") && line.contains("restore it"), "{line}");
+    Ok(())
+}
+
+#[test]
+fn a_database_that_the_masters_user_may_not_write_stops_the_start_and_is_named() -> Result<()> {
+    let cluster = Cluster::new()?;
+    let mut master = cluster.master("master")?;
+    master.start()?;
+    master.stop()?;
+    let mut serve = master.server.subcommand(&["serve"]);
+    std::fs::set_permissions(master.file("default"), Permissions::from_mode(0o444))?;
+    if rustix::process::geteuid().is_root() {
+        // Root may write everything: the node becomes another user's, but for that file.
+        let nobody = 65_534;
+        std::fs::set_permissions(cluster.path(), Permissions::from_mode(0o755))?;
+        let own = |path: &Path| std::os::unix::fs::chown(path, Some(nobody), Some(nobody));
+        own(master.dir())?;
+        own(&master.dir().join(".vski"))?;
+        for file in std::fs::read_dir(master.dir().join(".vski"))? {
+            own(&file?.path())?;
+        }
+        serve.uid(nobody).gid(nobody);
+    }
+    let ended = process::run("serve", &mut serve, READY)?;
+    ensure!(ended.status.code() == Some(2), "{ended:?}");
+    let line = ended.stderr.last().context("a line")?;
+    ensure!(line.contains("may not write") && line.contains("default.db") && line.contains("chown -R"), "{line}");
     Ok(())
 }
 

@@ -5,7 +5,8 @@ use e2e::manifests::{Manifests, PROVIDED_BY_HAND, faults, name, parse, render, r
 const OVERLAYS: [&str; 3] = ["overlays/dev", "overlays/prod", "overlays/sidecar"];
 
 /// What they may add to the production overlay.
-const EXAMPLES: [&str; 3] = ["examples/ingress.yaml", "examples/httproute.yaml", "examples/former-master.yaml"];
+const EXAMPLES: [&str; 4] =
+    ["examples/ingress.yaml", "examples/httproute.yaml", "examples/former-master.yaml", "examples/restore.yaml"];
 
 /// The newest versions of Kubernetes.
 const NEWEST: [&str; 3] = ["1.35", "1.36", "1.37"];

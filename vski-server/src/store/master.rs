@@ -2,10 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
 
+use rustix::fs::Access;
+use rustix::io::Errno;
 use tokio::sync::watch;
 use vski_replication::datadir::DataDir;
 use vski_replication::names;
@@ -159,10 +162,13 @@ impl Master {
     /// Remembers a database whose file is of no use.
     fn put_aside(&mut self, name: String, error: &StoreError) -> Result<(), StoreError> {
         let reason = error.describe();
-        let remedy = format!(
-            "restore it from a replica's file or a backup, repair it, or give it up (move what is left of it away, and: \
-             vski-server forget {name}); then restart"
-        );
+        let remedy = match unwritable(&self.dir.database(&name)) {
+            Some(user) => format!("give all of DATA_DIR to that user (chown -R {user}); then restart"),
+            None => format!(
+                "restore it from a replica's file or a backup, repair it, or give it up (move what is left of it away, \
+                 and: vski-server forget {name}); then restart"
+            ),
+        };
         if name == names::DEFAULT_DATABASE {
             return Err(StoreError::Invalid(format!("{reason}; {remedy}")));
         }
@@ -225,9 +231,19 @@ fn look(dir: &DataDir, name: &str, known: Option<bool>) -> Result<Found, StoreEr
         Ok(file) if file.len() == 0 && known != Some(false) && (known.is_some() || name != names::DEFAULT_DATABASE) => {
             Err(StoreError::Invalid(format!("{shown} is an empty file")))
         }
+        // As a backup is that another user put back. SQLite would open it, and refuse the first write.
+        Ok(_) => unwritable(&path).map_or(Ok(Found::Usable), |user| {
+            Err(StoreError::Invalid(format!("user {user}, who runs this, may not write {shown}")))
+        }),
         // What cannot be looked at is told when it is opened.
-        _ => Ok(Found::Usable),
+        Err(_) => Ok(Found::Usable),
     }
+}
+
+/// The user of this process, if the system does not let it read and write a file.
+fn unwritable(file: &Path) -> Option<u32> {
+    let refused = rustix::fs::access(file, Access::READ_OK | Access::WRITE_OK) == Err(Errno::ACCESS);
+    refused.then(|| rustix::process::geteuid().as_raw())
 }
 
 /// Whether trying again cannot help: unlike a lock that is held or a disk that is full.

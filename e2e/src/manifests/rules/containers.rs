@@ -40,7 +40,9 @@ pub fn probes(manifests: &Manifests) -> Vec<String> {
     for (template, container) in each_container(manifests) {
         let at = place(&template, container);
         let init = items(&template.pod["spec"]["initContainers"]).contains(container);
-        if init && container["restartPolicy"] != "Always" {
+        // What runs to its end and not again.
+        let once = !init && template.pod["spec"]["restartPolicy"] == "Never";
+        if once || (init && container["restartPolicy"] != "Always") {
             continue;
         }
         let wanted: &[&str] = if container["name"] == "server" {
