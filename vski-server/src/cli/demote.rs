@@ -34,9 +34,7 @@ pub fn execute(args: &DemoteArgs) -> Result<(), Failure> {
     // Taken for a dry run too: it tells of a master that still runs.
     let (_lock, mut node) = node::claim(&dir, Role::Master, Holder::this_process("command")).map_err(Failure::setup)?;
     match promotion::copies(&dir) {
-        Ok(copies) => copies.iter().for_each(|Copy { name, position }| {
-            println!("{name}: generation {}, version {}", position.epoch.generation, position.version);
-        }),
+        Ok(copies) => copies.iter().for_each(Copy::print),
         // No obstacle: an agent sets aside what it cannot use.
         Err(error) => println!("{}", error.describe()),
     }

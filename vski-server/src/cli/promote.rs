@@ -62,6 +62,11 @@ pub fn execute(args: &PromoteArgs) -> Result<(), Failure> {
     match node.as_ref().map(NodeDb::role).transpose().map_err(Failure::setup)?.flatten() {
         Some(Role::Replica) => {}
         Some(Role::Master) => {
+            // Where there are two masters the generations tell which one is to go.
+            match promotion::copies(&dir) {
+                Ok(copies) => copies.iter().for_each(Copy::print),
+                Err(error) => println!("{}", error.describe()),
+            }
             println!("{} is a master's directory already: nothing to do", dir.root().display());
             return Ok(());
         }

@@ -21,6 +21,13 @@ pub struct Copy {
     pub position: Position,
 }
 
+impl Copy {
+    /// Tells its place in history on stdout.
+    pub fn print(&self) {
+        println!("{}: generation {}, version {}", self.name, self.position.epoch.generation, self.position.version);
+    }
+}
+
 /// The databases of a directory, by name. One that no master could open is refused.
 pub fn copies(dir: &DataDir) -> Result<Vec<Copy>, StoreError> {
     let copy = |name: String| {

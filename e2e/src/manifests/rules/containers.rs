@@ -41,7 +41,7 @@ pub fn probes(manifests: &Manifests) -> Vec<String> {
         let at = place(&template, container);
         let init = items(&template.pod["spec"]["initContainers"]).contains(container);
         // What runs to its end and not again.
-        let once = !init && template.pod["spec"]["restartPolicy"] == "Never";
+        let once = !init && template.owner["kind"] == "Pod" && template.pod["spec"]["restartPolicy"] == "Never";
         if once || (init && container["restartPolicy"] != "Always") {
             continue;
         }
@@ -109,7 +109,7 @@ pub fn security(manifests: &Manifests) -> Vec<String> {
 /// Words of which the published schemas do not say that there are only these.
 const WORDS: [(&str, &[&str]); 10] = [
     ("imagePullPolicy", &["IfNotPresent"]),
-    ("restartPolicy", &["Always"]),
+    ("restartPolicy", &["Always", "Never"]),
     ("protocol", &["TCP", "UDP"]),
     ("whenUnsatisfiable", &["ScheduleAnyway", "DoNotSchedule"]),
     ("podManagementPolicy", &["OrderedReady", "Parallel"]),

@@ -32,6 +32,10 @@ pub fn governing(manifests: &Manifests) -> Vec<String> {
         if !template.is_selected_by(&spec["selector"]["matchLabels"]) {
             faults.push(format!("{} does not select its own pods", template.name));
         }
+        // The API takes nothing else there.
+        if template.pod["spec"]["restartPolicy"].as_str().is_some_and(|policy| policy != "Always") {
+            faults.push(format!("{}: its pods do not start again", template.name));
+        }
         let service = spec["serviceName"].as_str().and_then(|service| manifests.find("Service", service));
         match service.map(|service| &service["spec"]) {
             None => faults.push(format!("{}: no governing Service", template.name)),
