@@ -10,7 +10,8 @@ use e2e::manifests::repository;
 pub const SCOPE: Scope = Scope { label: COMPOSE, word: "vski-e2e" };
 
 /// The public images that the files name and the scenarios start.
-const PUBLIC: [&str; 3] = ["haproxy:3.2", "nginx:1.30", "traefik:v3"];
+const PUBLIC: [&str; 5] =
+    ["haproxy:3.2", "nginx:1.30", "traefik:v3", "prom/prometheus:v3", "prom/alertmanager:v0.28.1"];
 
 /// Names of the images that were made here. Whatever a scenario could not remove is removed with them, once all have ended.
 pub struct Images {
@@ -18,6 +19,8 @@ pub struct Images {
     pub vski: String,
     /// A server that is no VSKI.
     pub backend: String,
+    /// A shell with an HTTP server, for helpers.
+    pub small: String,
 }
 
 impl Images {
@@ -27,7 +30,9 @@ impl Images {
         SCOPE.clean_up();
         compose()?;
         stand_ins(&PUBLIC)?;
-        Ok(Self { vski: script("e2e/images/test-image", &[])?, backend: script("e2e/images/backend", &[])? })
+        let [vski, backend, small] =
+            ["test-image", "backend", "small"].map(|name| script(&format!("e2e/images/{name}"), &[]));
+        Ok(Self { vski: vski?, backend: backend?, small: small? })
     }
 }
 

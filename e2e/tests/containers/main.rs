@@ -24,6 +24,12 @@ mod balancer;
 /// Everything is restarted, one after another.
 mod rolling;
 
+/// A replica takes over by the commands of OPERATIONS.md.
+mod promotion;
+
+/// A real Prometheus beside the nodes.
+mod monitoring;
+
 use std::process::ExitCode;
 
 use e2e::scenarios::{self, Scenario};
@@ -46,6 +52,8 @@ const SCENARIOS: &[Scenario<Proof>] = &[
     running("nginx_routes_and_reads_survive_faults", balancer::nginx),
     running("traefik_routes_and_reads_survive_faults", balancer::traefik),
     running("everything_is_restarted_under_load_without_a_failed_read", rolling::scenario),
+    running("a_replica_is_promoted_by_the_runbook_with_and_without_the_old_master", promotion::scenario),
+    running("alerts_fire_for_real_faults_reach_a_webhook_and_clear", monitoring::scenario),
 ];
 
 fn main() -> ExitCode {
