@@ -47,6 +47,17 @@ pub struct Ledger {
     possible: BTreeMap<String, BTreeSet<Option<i64>>>,
 }
 
+/// A record that a node does not hold as it was acknowledged.
+#[derive(Debug)]
+pub struct Differing {
+    /// Its id.
+    pub id: String,
+    /// `n` of what the node holds.
+    pub held: Option<i64>,
+    /// `n` of what was acknowledged, or may have been written.
+    pub possible: BTreeSet<Option<i64>>,
+}
+
 /// The seed of a random run: `VSKI_SEED`, or a new one. Printed, so that a failure can be repeated.
 pub fn seed() -> Result<u64> {
     let seed = match std::env::var("VSKI_SEED") {
@@ -95,22 +106,25 @@ impl Load {
 impl Ledger {
     /// Fails unless a node that is at rest holds exactly what was acknowledged.
     pub fn check(&self, client: &Client) -> Result<()> {
-        for (id, n, possible) in self.differing(client)? {
-            bail!("record {id} is {n:?} but was acknowledged as one of {possible:?}");
-        }
+        let differing = self.differing(client)?;
+        ensure!(differing.is_empty(), "records that are not as they were acknowledged: {differing:?}");
         Ok(())
     }
 
-    /// Records that a node at rest does not hold as they were acknowledged: the id, what it holds, what it may hold.
-    pub fn differing(&self, client: &Client) -> Result<Vec<(String, Option<i64>, BTreeSet<Option<i64>>)>> {
+    /// Records that a node at rest does not hold as they were acknowledged.
+    pub fn differing(&self, client: &Client) -> Result<Vec<Differing>> {
         let mut found = BTreeMap::new();
         for record in client.all_records(&self.collection)? {
             let (id, n) = (record["id"].as_str().context("a record without id")?, number(&record)?);
             ensure!(record["note"] == note(n), "record {id} is mixed of two writes: {record}");
             found.insert(id.to_owned(), n);
         }
-        let held = self.possible.iter().map(|(id, possible)| (id.clone(), found.remove(id), possible.clone()));
-        let differing = held.filter(|(_, n, possible)| !possible.contains(n)).collect();
+        let held = self.possible.iter().map(|(id, possible)| Differing {
+            id: id.clone(),
+            held: found.remove(id),
+            possible: possible.clone(),
+        });
+        let differing = held.filter(|record| !record.possible.contains(&record.held)).collect();
         ensure!(found.is_empty(), "records that nobody wrote: {found:?}");
         Ok(differing)
     }

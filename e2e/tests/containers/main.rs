@@ -9,7 +9,10 @@ mod images;
 /// A topology of compose/ that runs.
 mod project;
 
-/// Reads in the background that notice every failure.
+/// What may stand in logs.
+mod quiet;
+
+/// Reads in the background that notice every failure and every stale answer.
 mod reads;
 
 /// The image itself, and the files as files.

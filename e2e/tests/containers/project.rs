@@ -17,6 +17,7 @@ use e2e::eventually;
 use tempfile::TempDir;
 
 use super::images::{Images, SCOPE, compose_file};
+use super::quiet;
 use super::reads::NODES;
 
 /// How long a topology may take to be up, on a busy machine.
@@ -33,27 +34,6 @@ pub const ADMIN: (&str, &str) = ("admin@example.com", "correct horse battery sta
 
 /// The port of every node in its container.
 const PORT: u16 = 3001;
-
-/// What stands in a line of a program that wants to be looked at: of ours, of HAProxy, Nginx, Traefik and Prometheus.
-const ALARMS: [&str; 17] = [
-    " WARN ",
-    " ERROR ",
-    "panicked at",
-    "[WARNING]",
-    "[ALERT]",
-    "[EMERG]",
-    " is DOWN",
-    "no server available",
-    "[warn]",
-    "[error]",
-    "[crit]",
-    "[alert]",
-    "[emerg]",
-    " WRN ",
-    " ERR ",
-    "level=WARN",
-    "level=ERROR",
-];
 
 /// A topology that runs. It is removed with everything that it made when this is dropped.
 pub struct Project {
@@ -281,12 +261,7 @@ impl Project {
     /// Fails with the lines of all programs that want to be looked at, but those that contain one of `expected`.
     pub fn assert_quiet(&self, expected: &[&str]) -> Result<()> {
         self.keep_logs(&[])?;
-        let logs = self.past.borrow();
-        let alarm = |line: &&str| ALARMS.iter().any(|alarm| line.contains(alarm));
-        let unexpected = |line: &&str| !expected.iter().any(|expected| line.contains(expected));
-        let alarms: Vec<&str> = logs.lines().filter(alarm).filter(unexpected).collect();
-        ensure!(alarms.is_empty(), "unexpected warnings:\n{}", alarms.join("\n"));
-        Ok(())
+        quiet::check(&self.past.borrow(), expected)
     }
 
     /// Makes a service's container anew, with `text` in the place of one of its files, if there is one.

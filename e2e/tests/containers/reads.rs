@@ -55,6 +55,8 @@ struct Shared {
     beyond: Mutex<BTreeMap<String, Instant>>,
     /// Plain reads that began when such a node should have been noticed.
     watched: AtomicUsize,
+    /// Stale answers.
+    stale: AtomicUsize,
 }
 
 /// What the reads met.
@@ -127,6 +129,11 @@ impl Reads {
         })
     }
 
+    /// Waits for a stale answer: where one has to come, a reader that never notices any proves nothing.
+    pub fn wait_stale(&self) -> Result<()> {
+        eventually("a stale answer is noticed", SOON, || Ok(self.shared.stale.load(Ordering::Relaxed) > 0))
+    }
+
     /// Stops reading, and fails unless every read was answered, by a node that was fresh enough, within `limit`.
     pub fn stop(self, limit: Duration) -> Result<Report> {
         let all = self.stop_without_master(limit)?;
@@ -190,7 +197,7 @@ impl Reader {
                 self.shared.beyond().iter().filter(|(_, since)| overdue(since)).map(|(node, _)| node.clone()).collect();
             match read(&self.client, &path) {
                 Ok(node) if beyond.contains(&node) => {
-                    self.report.stale.push(format!("after {:?}: {node} is too far behind", self.began.elapsed()));
+                    self.stale(format!("after {:?}: {node} is too far behind", self.began.elapsed()));
                 }
                 Ok(node) => *self.report.answered.entry(node).or_default() += 1,
                 Err(error) => self.report.failures.push(format!("after {:?}: {error:#}", self.began.elapsed())),
@@ -241,11 +248,16 @@ impl Reader {
             Err(error) => self.report.failures.push(format!("after {after:?}: {error:#}")),
             Ok(reply) => match (reply.status, reply.header("x-replica-id")) {
                 (200, Some(node)) => *self.report.answered.entry(node.to_owned()).or_default() += 1,
-                (404, Some(_)) => self.report.stale.push(format!("{}: misses {}", told(&reply), known.position)),
+                (404, Some(_)) => self.stale(format!("{}: misses {}", told(&reply), known.position)),
                 (502..=504, _) => self.report.refused.push(told(&reply)),
                 _ => self.report.failures.push(told(&reply)),
             },
         }
+    }
+
+    fn stale(&mut self, what: String) {
+        self.report.stale.push(what);
+        self.shared.stale.fetch_add(1, Ordering::Relaxed);
     }
 
     fn pause(&mut self, asked: Instant) {

@@ -4,10 +4,11 @@ use anyhow::{Context, Result, ensure};
 use e2e::eventually;
 use e2e::load::{FIELDS, Load, seed};
 
-use super::balancer::{Balanced, FAULT_LIMIT, proxy_expected};
+use super::balancer::{Balanced, FAULT_LIMIT};
 use super::images::Images;
 use super::plain::NO_ADMIN;
 use super::project::READY;
+use super::quiet::proxy;
 use super::reads::{NODES, Reads};
 
 /// Writes that have to be acknowledged between two restarts.
@@ -36,7 +37,7 @@ pub fn scenario(images: &Images) -> Result<()> {
         let client = project.client(node, 3001)?;
         eventually(&format!("{node} holds what was acknowledged"), READY, || ledger.check(&client).map(|()| true))?;
     }
-    project.assert_quiet(&[&[NO_ADMIN, "sync failed"], proxy_expected("haproxy")].concat())?;
+    project.assert_quiet(&[&[NO_ADMIN, "sync failed"], proxy("haproxy")].concat())?;
     balanced.project.succeeded();
     Ok(())
 }
