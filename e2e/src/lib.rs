@@ -4,8 +4,8 @@
 //! print, [`process`] runs one of them, [`memory`] watches it, [`program`] one that can be started again, [`cluster`] whole nodes. [`client`]
 //! talks to a node, [`load`] writes to it and remembers what was acknowledged, [`content`] compares data directories,
 //! [`offline`] edits those of stopped nodes. [`proxy`] is the network between nodes, [`shell`] an administrator's sqlite3,
-//! [`faults`] lists where programs can be made to die or fail. [`mod@manifests`] renders and judges what is in `k8s/`,
-//! [`mod@pods`] runs it, [`scenarios`] is the harness for both.
+//! [`faults`] lists where programs can be made to die or fail. [`mod@docker`] is the way to containers.
+//! [`mod@manifests`] renders and judges what is in `k8s/`, [`mod@pods`] runs it, [`scenarios`] is the harness of all that needs containers.
 //!
 //! Environment: `VSKI_BIN_DIR` (where the binaries are), `VSKI_SEED` (repeats a random run), `VSKI_ROUNDS` (how many random
 //! rounds), `VSKI_KEEP` (set: data directories stay), `RUST_LOG` (passed on to the programs).
@@ -54,6 +54,9 @@ pub mod faults;
 
 /// Kubernetes manifests, and what must be true of them.
 pub mod manifests;
+
+/// Docker's command line, and what scenarios make on a Docker that is shared.
+pub mod docker;
 
 /// Pods of rendered manifests, run over Docker as a kubelet would.
 pub mod pods;

@@ -20,6 +20,9 @@ use crate::eventually;
 /// How long the writer waits for a node that was killed.
 const BACK: Duration = Duration::from_secs(60);
 
+/// A writer that was refused waits for so long, as any client should.
+const REFUSED: Duration = Duration::from_millis(50);
+
 /// The fields that a collection needs to be written to.
 pub const FIELDS: [(&str, &str); 2] = [("n", "number"), ("note", "text")];
 
@@ -42,6 +45,17 @@ struct Shared {
 pub struct Ledger {
     collection: String,
     possible: BTreeMap<String, BTreeSet<Option<i64>>>,
+}
+
+/// A record that a node does not hold as it was acknowledged.
+#[derive(Debug)]
+pub struct Differing {
+    /// Its id.
+    pub id: String,
+    /// `n` of what the node holds.
+    pub held: Option<i64>,
+    /// `n` of what was acknowledged, or may have been written.
+    pub possible: BTreeSet<Option<i64>>,
 }
 
 /// The seed of a random run: `VSKI_SEED`, or a new one. Printed, so that a failure can be repeated.
@@ -92,18 +106,27 @@ impl Load {
 impl Ledger {
     /// Fails unless a node that is at rest holds exactly what was acknowledged.
     pub fn check(&self, client: &Client) -> Result<()> {
+        let differing = self.differing(client)?;
+        ensure!(differing.is_empty(), "records that are not as they were acknowledged: {differing:?}");
+        Ok(())
+    }
+
+    /// Records that a node at rest does not hold as they were acknowledged.
+    pub fn differing(&self, client: &Client) -> Result<Vec<Differing>> {
         let mut found = BTreeMap::new();
         for record in client.all_records(&self.collection)? {
             let (id, n) = (record["id"].as_str().context("a record without id")?, number(&record)?);
             ensure!(record["note"] == note(n), "record {id} is mixed of two writes: {record}");
             found.insert(id.to_owned(), n);
         }
-        for (id, possible) in &self.possible {
-            let n = found.remove(id);
-            ensure!(possible.contains(&n), "record {id} is {n:?} but was acknowledged as one of {possible:?}");
-        }
+        let held = self.possible.iter().map(|(id, possible)| Differing {
+            id: id.clone(),
+            held: found.remove(id),
+            possible: possible.clone(),
+        });
+        let differing = held.filter(|record| !record.possible.contains(&record.held)).collect();
         ensure!(found.is_empty(), "records that nobody wrote: {found:?}");
-        Ok(())
+        Ok(differing)
     }
 }
 
@@ -179,6 +202,7 @@ impl Writer {
             // Stopping, overloaded or gone, or so says a load balancer: the write may have happened or not.
             Ok(_) | Err(_) => {
                 self.ledger.possible.entry(id).or_insert_with(unknown).insert(n);
+                std::thread::sleep(REFUSED);
                 self.wait_until_back()
             }
         }

@@ -7,13 +7,16 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use e2e::client::{Client, records};
+use e2e::docker::docker;
 use e2e::eventually;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::docker::{Images, compose_file, docker};
+use super::images::{Images, compose_file};
+use super::plain::NO_ADMIN;
 use super::project::{ADMIN, Project, READY};
-use super::reads::{NODES, Reads, read};
+use super::quiet::proxy;
+use super::reads::{NODES, Reads, Tells, read};
 
 /// How long a read may take while a node fails: the 5 s that the files give a node, twice because two may have failed,
 /// and what a busy machine adds.
@@ -23,12 +26,18 @@ pub const FAULT_LIMIT: Duration = Duration::from_secs(18);
 const ACTIVE_MAX_LAG: (&str, &str) = ("LB_MAX_LAG", "12s");
 const PASSIVE_MAX_LAG: (&str, &str) = ("MAX_LAG_SECONDS", "12");
 
+/// The same, as a client asks a node.
+const MAX_LAG: &str = "/readyz?max_lag=12s";
+
 /// Plain reads that show who takes part: each of three readers is missed by all of them by chance never.
 const SPREAD: usize = 60;
 
 /// A WebSocket's key and the answer to it, from RFC 6455, section 1.3.
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
+
+/// What nodes say of these faults: a fresh master lacks an admin, and agents lose it when it is killed.
+const EXPECTED: [&str; 2] = [NO_ADMIN, "sync failed"];
 
 /// A topology behind a load balancer, with an admin and some rows.
 pub struct Balanced {
@@ -67,6 +76,8 @@ fn scenario(service: &'static str, images: &Images) -> Result<()> {
     step("a stale replica leaves", stale)?;
     step("no master", no_master)?;
     step("upgrades and client addresses", upgrades)?;
+    step("the master is back", master_back)?;
+    balanced.project.assert_quiet(&[&EXPECTED[..], proxy(service)].concat())?;
     balanced.project.succeeded();
     Ok(())
 }
@@ -190,6 +201,11 @@ fn broken(balanced: &mut Balanced) -> Result<()> {
 fn own_writes(balanced: &Balanced) -> Result<()> {
     let project = &balanced.project;
     project.compose(&["pause", "r001-agent", "r002-agent"])?;
+    // A reader that keeps its position for itself misses what it wrote, and that is noticed.
+    let forgetful = Reads::by(&balanced.admin, "posts", &[Some(Tells::Nothing)]);
+    forgetful.wait_stale()?;
+    let missed = forgetful.report()?;
+    ensure!(missed.failures.is_empty() && missed.refused.is_empty(), "{missed:?}");
     let written = balanced.admin.send(Method::POST, &records("posts"), Some(&json!({"n": 77})))?.ok()?;
     let id = written.json()?["id"].as_str().context("an id")?.to_owned();
     let behind = project.client("r001", 3001)?.record("posts", &id)?;
@@ -233,8 +249,7 @@ fn killed(balanced: &Balanced) -> Result<()> {
     project.compose(&["start", "r001"])?;
     ensure!(project.address("r001")? != old, "it has its old address, so nothing was shown");
     caught_up(balanced)?;
-    let report = reads.stop(FAULT_LIMIT)?;
-    println!("      {:?}, slowest {:?}", report.answered, report.slowest);
+    reads.stop(FAULT_LIMIT)?;
     docker(&["rm", "--force", stranger.trim()]).map(drop)
 }
 
@@ -249,9 +264,7 @@ fn paused(balanced: &Balanced) -> Result<()> {
     }
     project.compose(&["unpause", "r002"])?;
     caught_up(balanced)?;
-    let report = reads.stop(FAULT_LIMIT)?;
-    println!("      {:?}, slowest {:?}", report.answered, report.slowest);
-    Ok(())
+    reads.stop(FAULT_LIMIT).map(drop)
 }
 
 /// A replica whose agent stands still gets no more reads once it is too far behind, and gets them again afterwards.
@@ -259,11 +272,25 @@ fn stale(balanced: &Balanced) -> Result<()> {
     let project = &balanced.project;
     project.compose(&["pause", "r001-agent"])?;
     let reads = Reads::start(&balanced.admin, "posts");
+    let direct = project.client("r001", 3001)?;
+    // Without a load balancer a reader is answered by whom it asks; one that has MAX_LAG_SECONDS refuses by itself.
+    let plain: &[Option<Tells>] = if balanced.service == "nginx" { &[] } else { &[None] };
+    let unguarded = Reads::by(&direct, "posts", plain);
+    eventually("the replica is too far behind", READY, || Ok(direct.get(MAX_LAG)?.status == 503))?;
+    reads.beyond("r001");
+    unguarded.beyond("r001");
     let client = balanced.of("r001")?;
     eventually("the stale replica is left", READY, || Ok(read(&client, &records("posts"))? != "r001"))?;
     for _ in 0..SPREAD {
         ensure!(read(&balanced.admin, &records("posts"))? != "r001", "a read of the stale replica");
     }
+    reads.wait_watched(SPREAD)?;
+    if balanced.service != "nginx" {
+        unguarded.wait_stale()?;
+        let told = unguarded.report()?;
+        ensure!(told.failures.is_empty(), "{told:?}");
+    }
+    reads.fresh("r001");
     project.compose(&["unpause", "r001-agent"])?;
     caught_up(balanced)?;
     reads.stop(FAULT_LIMIT).map(drop)
@@ -283,9 +310,7 @@ fn no_master(balanced: &Balanced) -> Result<()> {
         ensure!(matches!(refused.status, 502..=504), "a write was answered {}: {}", refused.status, refused.body);
         Ok(true)
     })?;
-    let report = reads.stop(FAULT_LIMIT)?;
-    println!("      {:?}, slowest {:?}", report.answered, report.slowest);
-    Ok(())
+    reads.stop_without_master(FAULT_LIMIT).map(drop)
 }
 
 /// In the master's place stands a server that upgrades and tells what it was asked.
@@ -293,7 +318,7 @@ fn upgrades(balanced: &Balanced) -> Result<()> {
     let project = &balanced.project;
     let accept = format!("Sec-WebSocket-Accept: {ACCEPT}");
     let fields = ["X-Replica-Mode: master", "X-Replica-Id: master", &accept];
-    project.stranger("echo", &["--network-alias", "master"], &fields)?;
+    let stranger = project.stranger("echo", &["--network-alias", "master"], &fields)?;
     let url = project.url(balanced.service, 8080)?;
     let claimed = balanced.admin.with_header("x-forwarded-for", "203.0.113.7")?;
     let asked = eventually("writes reach the new master", READY, || {
@@ -306,7 +331,15 @@ fn upgrades(balanced: &Balanced) -> Result<()> {
     ensure!(forwarded == [wanted.clone()], "{forwarded:?} instead of {wanted}");
     let answer = upgrade(&url, "X-Replica-Id: r001", "some bytes")?;
     ensure!(answer.starts_with("HTTP/1.1 101 ") && answer.ends_with("some bytes"), "{answer}");
-    Ok(())
+    docker(&["rm", "--force", stranger.trim()]).map(drop)
+}
+
+/// After all of it the nodes hold the same, and are routed to.
+fn master_back(balanced: &Balanced) -> Result<()> {
+    balanced.project.compose(&["start", "master"])?;
+    balanced.project.wait_healthy("master")?;
+    caught_up(balanced)?;
+    balanced.project.equal(&["posts"])
 }
 
 /// Asks for a WebSocket. Returns the answer's head, and after a 101 the echo of `bytes`.

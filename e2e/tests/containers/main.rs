@@ -3,13 +3,16 @@
 //! Docker is one for all: scenarios run one after another, in the order below. Images are made first, where they are
 //! missing. Everything that a scenario makes is labelled, and removed at its end, at a signal, and before the next run.
 
-/// Docker's command line.
-mod docker;
+/// What scenarios start.
+mod images;
 
 /// A topology of compose/ that runs.
 mod project;
 
-/// Reads in the background that notice every failure.
+/// What may stand in logs.
+mod quiet;
+
+/// Reads in the background that notice every failure and every stale answer.
 mod reads;
 
 /// The image itself, and the files as files.
@@ -24,11 +27,17 @@ mod balancer;
 /// Everything is restarted, one after another.
 mod rolling;
 
+/// A replica takes over by the commands of OPERATIONS.md.
+mod promotion;
+
+/// A real Prometheus beside the nodes.
+mod monitoring;
+
 use std::process::ExitCode;
 
 use e2e::scenarios::{self, Scenario};
 
-use self::docker::Images;
+use self::images::Images;
 
 type Proof = fn(&Images) -> anyhow::Result<()>;
 
@@ -46,13 +55,10 @@ const SCENARIOS: &[Scenario<Proof>] = &[
     running("nginx_routes_and_reads_survive_faults", balancer::nginx),
     running("traefik_routes_and_reads_survive_faults", balancer::traefik),
     running("everything_is_restarted_under_load_without_a_failed_read", rolling::scenario),
+    running("a_replica_is_promoted_by_the_runbook_with_and_without_the_old_master", promotion::scenario),
+    running("alerts_fire_for_real_faults_reach_a_webhook_and_clear", monitoring::scenario),
 ];
 
 fn main() -> ExitCode {
-    let prepare = |_| {
-        docker::clean_up_on_signals();
-        docker::clean_up();
-        docker::images()
-    };
-    scenarios::main(SCENARIOS, docker::available(), prepare, |run, images| run(images))
+    scenarios::main(SCENARIOS, e2e::docker::available(), |_| Images::prepare(), |run, images| run(images))
 }

@@ -2,15 +2,16 @@
 
 use anyhow::{Context, Result, ensure};
 use e2e::client::records;
+use e2e::docker::docker;
 use e2e::eventually;
 use reqwest::Method;
 use serde_json::json;
 
-use super::docker::{Images, docker};
+use super::images::Images;
 use super::project::{ADMIN, Project, READY};
 
 /// What a fresh master says on purpose.
-const NO_ADMIN: &str = "there is no admin yet: make one with `vski-server admin upsert admin@example.com -";
+pub const NO_ADMIN: &str = "there is no admin yet: make one with `vski-server admin upsert admin@example.com -";
 
 /// Records that are written.
 const ROWS: u64 = 50;
@@ -34,7 +35,7 @@ pub fn scenario(images: &Images) -> Result<()> {
         ensure!(refused.body == r#"{"error": "replica is read-only", "code": 403}"#, "{}", refused.body);
         client.login(ADMIN.0, ADMIN.1).with_context(|| format!("log in on {replica}"))?;
     }
-    project.verify()?;
+    project.equal(&["posts"])?;
     hardened(&project)?;
     kept(&project)?;
     project.assert_quiet(&[NO_ADMIN, "sync failed"])?;
@@ -57,6 +58,7 @@ fn hardened(project: &Project) -> Result<()> {
 /// Stopped and started again, everything is where it was, under the same secret: nobody has to log in anew.
 fn kept(project: &Project) -> Result<()> {
     let admin = project.client("master", 3001)?.login(ADMIN.0, ADMIN.1)?;
+    project.keep_logs(&[])?;
     project.compose(&["down"])?;
     project.compose(&["up", "--detach", "--wait", "--no-build"])?;
     let token = admin.token().context("a token")?;
@@ -65,5 +67,5 @@ fn kept(project: &Project) -> Result<()> {
         ensure!(client.count("posts")? == ROWS, "{node} lost rows");
         client.get("/api/collections")?.ok().with_context(|| format!("{node} has another secret"))?;
     }
-    project.verify()
+    project.equal(&["posts"])
 }

@@ -1,19 +1,24 @@
 //! One topology of compose/, started from the very file that users get. Only its name, subnet, ports and image differ, and
 //! the variables that a scenario sets as a user would in .env.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use e2e::client::Client;
+use e2e::docker::{self, docker, finish};
 use e2e::eventually;
 use tempfile::TempDir;
 
-use super::docker::{self, Images, compose_file, docker, finish};
+use super::images::{Images, SCOPE, compose_file};
+use super::quiet;
+use super::reads::NODES;
 
 /// How long a topology may take to be up, on a busy machine.
 const UP: Duration = Duration::from_secs(180);
@@ -27,51 +32,128 @@ const TAIL: &str = "60";
 /// The admin of every topology.
 pub const ADMIN: (&str, &str) = ("admin@example.com", "correct horse battery staple");
 
-/// Services and the ports on which they listen.
-const PORTS: [(&str, u16); 3] = [("master", 3001), ("r001", 3001), ("r002", 3001)];
+/// The port of every node in its container.
+const PORT: u16 = 3001;
 
 /// A topology that runs. It is removed with everything that it made when this is dropped.
 pub struct Project {
     name: String,
     file: String,
     overrides: TempDir,
+    /// Files of Compose after the topology's own.
+    more: Vec<PathBuf>,
     environment: BTreeMap<String, String>,
     images: (String, String),
+    /// What containers have said that are gone.
+    past: RefCell<String>,
     succeeded: bool,
 }
 
 impl Project {
     /// Starts `compose/<file>` and waits until all of it is healthy. `balancer` is the service that listens on 8080.
     pub fn up(file: &str, balancer: Option<&str>, images: &Images, settings: &[(&str, &str)]) -> Result<Self> {
+        let balancer: Vec<(&str, u16)> = balancer.map(|balancer| (balancer, 8080)).into_iter().collect();
+        let project = Self::new(file, &balancer, images, settings)?;
+        project.start()?;
+        Ok(project)
+    }
+
+    /// The same, before it is started. `listens` are services beside the nodes, and their ports.
+    pub fn new(file: &str, listens: &[(&str, u16)], images: &Images, settings: &[(&str, &str)]) -> Result<Self> {
         let topology = file.trim_end_matches(".yaml");
-        let name = format!("{}{topology}-{:04x}", docker::prefix(), rand::random::<u16>());
+        let name = SCOPE.name(topology);
         let overrides = tempfile::tempdir()?;
         let mut text = String::from("services:\n");
-        for (service, port) in PORTS.into_iter().chain(balancer.map(|balancer| (balancer, 8080))) {
+        for (service, port) in NODES.map(|node| (node, PORT)).iter().chain(listens) {
             writeln!(text, "  {service}: {{ports: !override [\"127.0.0.1::{port}\"]}}")?;
         }
         let subnet = docker::free_subnet()?;
         writeln!(text, "networks: {{default: {{ipam: {{config: [{{subnet: {subnet}}}]}}}}}}")?;
-        std::fs::write(overrides.path().join("overrides.yaml"), text)?;
+        // What an operator writes into compose/.env, in a folder of its own: a developer's is not ours.
+        std::fs::create_dir(overrides.path().join("compose"))?;
+        std::fs::write(overrides.path().join("compose/.env"), "")?;
+        std::fs::set_permissions(overrides.path(), Permissions::from_mode(0o755))?;
+        let ports = overrides.path().join("overrides.yaml");
+        std::fs::write(&ports, text)?;
         let mut environment: BTreeMap<String, String> =
             settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         environment.insert("VSKI_IMAGE".to_owned(), images.vski.clone());
+        environment.insert("VSKI_PULL_POLICY".to_owned(), "never".to_owned());
         let images = (images.vski.clone(), images.backend.clone());
-        let project = Self { name, file: file.to_owned(), overrides, environment, images, succeeded: false };
+        let past = RefCell::default();
+        Ok(Self {
+            name,
+            file: file.to_owned(),
+            overrides,
+            more: vec![ports],
+            environment,
+            images,
+            past,
+            succeeded: false,
+        })
+    }
+
+    /// Starts everything, and waits until it is healthy.
+    pub fn start(&self) -> Result<()> {
         let up = ["up", "--detach", "--wait", "--no-build"];
-        project.compose(&up).with_context(|| format!("{file} does not start"))?;
-        Ok(project)
+        self.compose(&up).map(drop).with_context(|| format!("{} does not start", self.file))
+    }
+
+    /// A file that every container can read, to be mounted into one.
+    pub fn place(&self, name: &str, text: &str) -> Result<PathBuf> {
+        let path = self.overrides.path().join(name);
+        std::fs::write(&path, text)?;
+        std::fs::set_permissions(&path, Permissions::from_mode(0o644))?;
+        Ok(path)
+    }
+
+    /// From now on this is one more of its Compose files.
+    pub fn extend(&mut self, name: &str, text: &str) -> Result<()> {
+        self.more.push(self.place(name, text)?);
+        Ok(())
+    }
+
+    /// The project's name.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// `docker compose …` for this topology.
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = docker::limited("docker", UP);
-        // A developer's own .env is not ours.
-        command.args(["compose", "--progress", "quiet", "--env-file", "/dev/null", "--project-name", &self.name]);
-        command.arg("--file").arg(compose_file(&self.file));
-        command.arg("--file").arg(self.overrides.path().join("overrides.yaml"));
-        command.args(arguments).envs(&self.environment);
+        command.arg("compose").args(self.options()).args(arguments).envs(&self.environment);
         command
+    }
+
+    /// What `docker compose` has to be told to mean this topology.
+    fn options(&self) -> Vec<String> {
+        let shown = |path: &Path| path.display().to_string();
+        let settings = shown(&self.overrides.path().join("compose/.env"));
+        let mut options =
+            ["--progress", "quiet", "--project-name", &self.name, "--env-file", &settings].map(str::to_owned).to_vec();
+        for file in std::iter::once(&compose_file(&self.file)).chain(&self.more) {
+            options.extend(["--file".to_owned(), shown(file)]);
+        }
+        options
+    }
+
+    /// Types a line into a shell in a folder where `compose/.env` is this topology's, and where
+    /// `docker compose -f compose/<file>` means it.
+    pub fn type_line(&self, line: &str) -> Result<String> {
+        let folder = self.overrides.path();
+        let options: Vec<String> = self.options().iter().map(|option| format!("'{option}'")).collect();
+        let docker = format!(
+            "#!/bin/sh\n[ \"$1 $2 $3\" = 'compose -f compose/{}' ] || exit 64\nshift 3\n\
+             PATH=${{PATH#*:}} exec docker compose {} \"$@\"\n",
+            self.file,
+            options.join(" ")
+        );
+        let program = self.place("docker", &docker)?;
+        std::fs::set_permissions(program, Permissions::from_mode(0o755))?;
+        let path = format!("{}:{}", folder.display(), std::env::var("PATH").context("a PATH")?);
+        let mut shell = docker::limited("sh", UP);
+        shell.args(["-euc", line]).current_dir(folder).env("PATH", path).envs(&self.environment);
+        finish(&mut shell).with_context(|| format!("typed: {line}"))
     }
 
     /// Runs `docker compose …`. Returns its stdout.
@@ -130,7 +212,7 @@ impl Project {
 
     /// Starts a server that is no VSKI in the topology's network, at an address or under a service's name.
     pub fn stranger(&self, name: &str, place: &[&str], fields: &[&str]) -> Result<String> {
-        let (label, network) = (format!("{}={}", docker::LABEL, self.name), format!("{}_default", self.name));
+        let (label, network) = (SCOPE.tag(&self.name), format!("{}_default", self.name));
         let run = ["run", "--detach", "--label", &label, "--network", &network];
         docker(&[&run, place, &[&self.images.1, name], fields].concat())
     }
@@ -143,7 +225,25 @@ impl Project {
         })
     }
 
-    /// Fails unless both replicas hold exactly the master's rows.
+    /// Fails unless all nodes come to have as many records in these collections, and exactly the master's rows.
+    pub fn equal(&self, collections: &[&str]) -> Result<()> {
+        let clients = NODES.map(|node| self.client(node, PORT));
+        let [master, replicas @ ..] = clients;
+        let (master, replicas) = (master?, replicas.into_iter().collect::<Result<Vec<_>>>()?);
+        for collection in collections {
+            eventually(&format!("all nodes have the rows of {collection}"), READY, || {
+                let rows = master.count(collection)?;
+                for replica in &replicas {
+                    let count = replica.count(collection)?;
+                    ensure!(count == rows, "{count} rows instead of {rows}");
+                }
+                Ok(rows > 0)
+            })?;
+        }
+        self.verify()
+    }
+
+    /// Fails unless both replicas hold exactly the master's rows, by their agents' own comparison.
     pub fn verify(&self) -> Result<()> {
         for agent in ["r001-agent", "r002-agent"] {
             self.exec(agent, &["vski-sync-agent", "verify"]).with_context(|| format!("{agent} is not equal"))?;
@@ -151,29 +251,27 @@ impl Project {
         Ok(())
     }
 
-    /// Fails with the WARN and ERROR lines of our programs, but those that contain one of `expected`.
-    pub fn assert_quiet(&self, expected: &[&str]) -> Result<()> {
-        let logs = self.compose(&["logs", "--no-color", "master", "r001", "r002", "r001-agent", "r002-agent"])?;
-        let alarm = |line: &&str| line.contains(" WARN ") || line.contains(" ERROR ");
-        let unexpected = |line: &&str| !expected.iter().any(|expected| line.contains(expected));
-        let alarms: Vec<&str> = logs.lines().filter(alarm).filter(unexpected).collect();
-        ensure!(alarms.is_empty(), "unexpected warnings:\n{}", alarms.join("\n"));
+    /// Keeps what services have said: their containers are about to go.
+    pub fn keep_logs(&self, services: &[&str]) -> Result<()> {
+        let logs = self.compose(&[&["logs", "--no-color", "--no-log-prefix"], services].concat())?;
+        self.past.borrow_mut().push_str(&format!("{logs}\n"));
         Ok(())
+    }
+
+    /// Fails with the lines of all programs that want to be looked at, but those that contain one of `expected`.
+    pub fn assert_quiet(&self, expected: &[&str]) -> Result<()> {
+        self.keep_logs(&[])?;
+        quiet::check(&self.past.borrow(), expected)
     }
 
     /// Makes a service's container anew, with `text` in the place of one of its files, if there is one.
     pub fn up_again(&self, service: &str, file: Option<(&str, &str)>) -> Result<()> {
+        self.keep_logs(&[service])?;
         let up = ["up", "--detach", "--no-build", "--no-deps", "--force-recreate", "--wait", service];
         let Some((place, text)) = file else { return self.compose(&up).map(drop) };
-        let (instead, extra) = (self.overrides.path().join("instead"), self.overrides.path().join("instead.yaml"));
-        std::fs::write(&instead, text)?;
-        for (path, mode) in [(self.overrides.path(), 0o755), (&instead, 0o644)] {
-            std::fs::set_permissions(path, Permissions::from_mode(mode))?;
-        }
-        let mount = format!("{}:{place}:ro", instead.display());
-        std::fs::write(&extra, format!("services: {{{service}: {{volumes: [\"{mount}\"]}}}}\n"))?;
-        let extra = extra.to_str().context("a temporary directory with a name in UTF-8")?;
-        self.compose(&[&["--file", extra], &up[..]].concat()).map(drop)
+        let mount = format!("{}:{place}:ro", self.place("instead", text)?.display());
+        let extra = self.place("instead.yaml", &format!("services: {{{service}: {{volumes: [\"{mount}\"]}}}}\n"))?;
+        self.compose(&[&["--file", &extra.display().to_string()], &up[..]].concat()).map(drop)
     }
 
     /// The scenario has proved what it wanted: its logs are of no interest.
@@ -188,6 +286,8 @@ impl Drop for Project {
             let _ = self.compose(&["ps", "--all"]).map(|table| println!("{table}"));
             let _ = self.compose(&["logs", "--no-color", "--tail", TAIL]).map(|logs| println!("{logs}"));
         }
-        docker::remove(&self.name);
+        if let Err(error) = SCOPE.remove(&self.name) {
+            println!("{error:#}");
+        }
     }
 }

@@ -17,12 +17,13 @@ mod replication;
 /// A replica's volume becomes the master's, as k8s/README.md says.
 mod promotion;
 
-/// Rules, dashboard and configuration, and a real Prometheus that tells of real faults.
+/// Rules, dashboard and configuration as files; tests/containers has the Prometheus that runs.
 mod monitoring;
 
 use std::process::ExitCode;
 
-use e2e::pods;
+use e2e::docker;
+use e2e::pods::SCOPE;
 use e2e::scenarios::{self, Scenario};
 
 type Proof = fn() -> anyhow::Result<()>;
@@ -45,9 +46,10 @@ const SCENARIOS: &[Scenario<Proof>] = &[
     files("a_manifest_with_an_unknown_kind_field_or_type_is_refused_by_the_schemas", mutations::against_the_schemas),
     files("a_field_that_the_pod_runner_does_not_emulate_is_an_error", runner::unknown_fields),
     files("rules_and_dashboard_name_only_metrics_that_are_documented", monitoring::names),
+    files("grafana_finds_its_dashboard_and_its_panels_ask_the_prometheus_that_is_there", monitoring::grafana),
+    files("the_collectors_pipelines_are_whole_and_it_listens_where_traces_are_sent", monitoring::collector),
     files("every_alert_has_a_repair_and_the_operators_rules_are_the_same", monitoring::repairs),
     running("prometheus_and_alertmanager_accept_their_files_and_every_alert_is_tested", monitoring::checks),
-    running("alerts_fire_for_real_faults_reach_a_webhook_and_clear", monitoring::scenario),
     running("a_small_pod_gets_what_a_kubelet_would_give_it", runner::facts),
     running("a_small_pod_starts_restarts_and_stops_in_order_and_keeps_its_claim", runner::life),
     running("replicas_follow_through_crashes_deletions_scaling_and_updates", replication::scenario),
@@ -56,9 +58,10 @@ const SCENARIOS: &[Scenario<Proof>] = &[
 ];
 
 fn main() -> ExitCode {
-    let prepare = |docker| {
-        pods::script("e2e/tools/kubernetes", &[])?;
-        if docker { pods::sweep() } else { Ok(()) }
+    let prepare = |has_docker| {
+        docker::script("e2e/tools/kubernetes", &[])?;
+        SCOPE.clean_up_on_signals();
+        if has_docker { SCOPE.sweep() } else { Ok(()) }
     };
-    scenarios::main(SCENARIOS, pods::available(), prepare, |run, ()| run())
+    scenarios::main(SCENARIOS, docker::available(), prepare, |run, ()| run())
 }

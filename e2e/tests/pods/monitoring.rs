@@ -1,19 +1,11 @@
 use std::collections::BTreeSet;
-use std::fmt::Write;
 use std::path::Path;
 use std::process::Output;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use e2e::client::Client;
-use e2e::cluster::ADMIN;
-use e2e::eventually;
+use e2e::docker::{must, stand_ins, try_docker};
 use e2e::manifests::{items, parse, render, repository};
-use e2e::pods::{docker, must, script, stand_ins, try_docker};
-use serde_json::{Value, json};
-
-/// How long a change may take until everybody has told of it, on a busy machine.
-const TOLD: Duration = Duration::from_secs(180);
+use serde_json::Value;
 
 /// The public images that compose/monitoring.yaml names and that are run.
 const IMAGES: [&str; 2] = ["prom/prometheus:v3", "prom/alertmanager:v0.28.1"];
@@ -79,17 +71,17 @@ pub fn checks() -> Result<()> {
     let compose = repository().join("compose");
     let [prometheus, alertmanager] = IMAGES;
     let folder = compose.join("prometheus");
-    must(check(prometheus, &folder, &["promtool", "check", "rules", "rules.yml"])?, "check rules")?;
-    must(check(prometheus, &folder, &["promtool", "test", "rules", "rules.test.yml"])?, "test rules")?;
+    must(&check(prometheus, &folder, &["promtool", "check", "rules", "rules.yml"])?, "check rules")?;
+    must(&check(prometheus, &folder, &["promtool", "test", "rules", "rules.test.yml"])?, "test rules")?;
     let here = tempfile::tempdir()?;
     let plain = read("compose/prometheus/prometheus.yml")?.replace("/etc/prometheus/", "/etc/checked/");
     std::fs::write(here.path().join("prometheus.yml"), plain)?;
     let rules = read("compose/prometheus/rules.yml")?;
     std::fs::write(here.path().join("rules.yml"), &rules)?;
     open(here.path())?;
-    must(check(prometheus, here.path(), &["promtool", "check", "config", "prometheus.yml"])?, "check config")?;
+    must(&check(prometheus, here.path(), &["promtool", "check", "config", "prometheus.yml"])?, "check config")?;
     must(
-        check(alertmanager, &compose.join("alertmanager"), &["amtool", "check-config", "alertmanager.yml"])?,
+        &check(alertmanager, &compose.join("alertmanager"), &["amtool", "check-config", "alertmanager.yml"])?,
         "amtool",
     )?;
 
@@ -111,173 +103,69 @@ fn open(folder: &Path) -> Result<()> {
     std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755)).context("open a folder")
 }
 
-/// compose/monitoring.yaml over compose/compose.yaml, from a copy with a webhook and shorter times.
-struct Stack {
-    folder: tempfile::TempDir,
-    name: String,
-    image: String,
+/// What Grafana reads at its start, as files: the dashboard is where its provider looks, its panels ask the data source
+/// that is provisioned, and that is the Prometheus of the same file. No image of Grafana runs here.
+pub fn grafana() -> Result<()> {
+    let stack = parse(&read("compose/monitoring.yaml")?)?;
+    let services = &stack.objects[0]["services"];
+    let volumes: Vec<&str> = items(&services["grafana"]["volumes"]).iter().filter_map(Value::as_str).collect();
+    let source = parse(&read("compose/grafana/provisioning/datasources/prometheus.yaml")?)?;
+    let source = &source.objects[0]["datasources"][0];
+    ensure!(source["type"] == "prometheus" && source["url"] == "http://prometheus:9090", "{source}");
+    ensure!(!services["prometheus"].is_null(), "monitoring.yaml has no prometheus");
+    let provider = parse(&read("compose/grafana/provisioning/dashboards/vski.yaml")?)?;
+    let path = provider.objects[0]["providers"][0]["options"]["path"].as_str().context("a path")?;
+    for mount in
+        [format!("./grafana/dashboards:{path}:ro"), "./grafana/provisioning:/etc/grafana/provisioning:ro".into()]
+    {
+        ensure!(volumes.contains(&mount.as_str()), "grafana has no volume {mount}: {volumes:?}");
+    }
+    let dashboard: Value = serde_json::from_str(&read("compose/grafana/dashboards/vski.json")?)?;
+    ensure!(dashboard["uid"].is_string() && dashboard["title"].is_string(), "a dashboard without uid or title");
+    let (mut ids, mut places) = (BTreeSet::new(), BTreeSet::new());
+    for panel in items(&dashboard["panels"]) {
+        let title = panel["title"].as_str().context("a panel without title")?;
+        ensure!(
+            ids.insert(panel["id"].as_u64().with_context(|| format!("{title} has no id"))?),
+            "{title}: its id twice"
+        );
+        let place = |side: &str| panel["gridPos"][side].as_u64().with_context(|| format!("{title}: no {side}"));
+        let (x, y, width, height) = (place("x")?, place("y")?, place("w")?, place("h")?);
+        ensure!(x + width <= 24, "{title} is wider than the dashboard");
+        for cell in (x..x + width).flat_map(|x| (y..y + height).map(move |y| (x, y))) {
+            ensure!(places.insert(cell), "{title} lies on another panel");
+        }
+        let targets = items(&panel["targets"]);
+        ensure!(!targets.is_empty() || panel["type"] == "row", "{title} asks nothing");
+        for asked in targets.iter().map(|target| &target["datasource"]).chain([&panel["datasource"]]) {
+            ensure!(asked.is_null() || asked["uid"] == source["uid"], "{title} asks {asked}, not {}", source["uid"]);
+        }
+    }
+    Ok(())
 }
 
-/// Receives alerts by POST, each a line of /tmp/alerts.
-const RECEIVER: &str = "mkdir -p /www/cgi-bin; printf '#!/bin/sh\\nhead -c $CONTENT_LENGTH >> /tmp/alerts; echo >> /tmp/alerts; \
-                        printf \"Content-Type: text/plain\\\\r\\\\n\\\\r\\\\n\"\\n' > /www/cgi-bin/alerts; \
-                        chmod 755 /www/cgi-bin/alerts; exec httpd -f -p 8080 -h /www";
-
-impl Stack {
-    fn up() -> Result<Self> {
-        if docker(&["compose", "version"]).is_err() {
-            script("e2e/tools/compose-v2", &[])?;
-        }
-        stand_ins(&IMAGES)?;
-        let (image, small) = (script("e2e/images/test-image", &[])?, script("e2e/images/small", &[])?);
-        let folder = tempfile::tempdir()?;
-        open(folder.path())?;
-        for file in [
-            "compose.yaml",
-            "monitoring.yaml",
-            "prometheus/prometheus.yml",
-            "prometheus/rules.yml",
-            "alertmanager/alertmanager.yml",
-        ] {
-            let target = folder.path().join(file);
-            std::fs::create_dir_all(target.parent().context("a folder")?)?;
-            std::fs::write(target, quicker(file, &read(&format!("compose/{file}"))?)?)?;
-        }
-        let receiver = json!({"image": small, "command": ["sh", "-c", RECEIVER.replace('$', "$$")]});
-        let mut more = format!("services:\n  alerts: {receiver}\n");
-        for (service, port) in
-            [("master", 3001), ("r001", 3001), ("r002", 3001), ("prometheus", 9090), ("alertmanager", 9093)]
-        {
-            writeln!(more, "  {service}: {{ports: !override [\"127.0.0.1::{port}\"]}}")?;
-        }
-        std::fs::write(folder.path().join("more.yaml"), more)?;
-        let stack = Self { folder, name: format!("{}monitoring", e2e::pods::prefix()), image };
-        stack.compose(&["down", "--volumes", "--timeout", "1"])?;
-        stack.compose(&["up", "--detach", "--wait", "--no-build", "--quiet-pull"])?;
-        Ok(stack)
-    }
-
-    fn compose(&self, arguments: &[&str]) -> Result<String> {
-        let (main, more) = (self.folder.path().join("monitoring.yaml"), self.folder.path().join("more.yaml"));
-        let image = self.folder.path().join("image.env");
-        std::fs::write(&image, format!("VSKI_IMAGE={}\nVSKI_PULL_POLICY=never\n", self.image))?;
-        let [main, more, image] = [main, more, image].map(|path| path.display().to_string());
-        let base = ["compose", "--progress", "quiet", "--env-file", &image, "--project-name", &self.name];
-        docker(&[&base[..], &["--file", &main, "--file", &more], arguments].concat())
-    }
-
-    fn client(&self, service: &str, port: u16) -> Result<Client> {
-        let address = self.compose(&["port", service, &port.to_string()])?;
-        Client::new(&format!("http://{address}"))
-    }
-
-    /// The values of a question to Prometheus.
-    fn ask(&self, question: &str) -> Result<Vec<Value>> {
-        let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
-        let encode = |byte: u8| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };
-        let question: String = question.bytes().map(encode).collect();
-        let reply = self.client("prometheus", 9090)?.get(&format!("/api/v1/query?query={question}"))?.ok()?.json()?;
-        Ok(items(&reply["data"]["result"]).to_vec())
-    }
-
-    /// The names of the alerts that fire, with their instance.
-    fn firing(&self) -> Result<Vec<String>> {
-        let alerts = self.ask("ALERTS{alertstate=\"firing\"}")?;
-        let label = |alert: &Value, label: &str| alert["metric"][label].as_str().unwrap_or_default().to_owned();
-        Ok(alerts.iter().map(|alert| format!("{} {}", label(alert, "alertname"), label(alert, "instance"))).collect())
-    }
-
-    fn wait_quiet(&self) -> Result<()> {
-        eventually("no alert fires", TOLD, || {
-            let firing = self.firing()?;
-            ensure!(firing.is_empty(), "{firing:?}");
-            Ok(self.ask("up{job=\"vski\"} == 1")?.len() == 5)
-        })
-    }
-
-    fn wait_firing(&self, alert: &str) -> Result<()> {
-        eventually(&format!("{alert} fires"), TOLD, || {
-            let firing = self.firing()?;
-            ensure!(firing.iter().any(|found| found.trim() == alert), "{firing:?}");
-            Ok(true)
-        })
-    }
-
-    /// Waits until the webhook was told that an alert has this status.
-    fn wait_told(&self, alert: &str, status: &str) -> Result<()> {
-        eventually(&format!("the webhook is told: {alert} {status}"), TOLD, || {
-            let said = self.compose(&["exec", "-T", "alerts", "cat", "/tmp/alerts"])?;
-            let told = said.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-            let mut alerts = told.flat_map(|message| items(&message["alerts"]).to_vec());
-            Ok(alerts.any(|found| found["labels"]["alertname"] == alert && found["status"] == status))
-        })
-    }
-}
-
-/// The file with times of seconds; every one that is expected to be there must be.
-fn quicker(file: &str, text: &str) -> Result<String> {
-    let changes: &[(&str, &str)] = match file {
-        "prometheus/prometheus.yml" => &[("_interval: 15s", "_interval: 1s")],
-        "prometheus/rules.yml" => {
-            &[("for: 1m\n", "for: 1s\n"), ("vski_replica_lag_seconds > 60", "vski_replica_lag_seconds > 8")]
-        }
-        "alertmanager/alertmanager.yml" => &[
-            ("group_wait: 10s", "group_wait: 1s"),
-            ("group_interval: 1m", "group_interval: 1s"),
-            (
-                "  - name: operator\n",
-                "  - name: operator\n    webhook_configs: [{url: \"http://alerts:8080/cgi-bin/alerts\", send_resolved: true}]\n",
-            ),
-        ],
-        _ => &[],
-    };
-    let mut text = text.to_owned();
-    for (from, to) in changes {
-        ensure!(text.contains(from), "{file} has no {from:?}");
-        text = text.replace(from, to);
-    }
-    Ok(text)
-}
-
-impl Drop for Stack {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            let _ = self.compose(&["logs", "--tail", "20"]).map(|logs| println!("{logs}"));
-        }
-        if let Err(error) = self.compose(&["down", "--volumes", "--timeout", "1"]) {
-            println!("{} was not removed: {error:#}", self.name);
+/// The collector's pipelines name what is defined, and it listens where `.env.example` and monitoring.yaml send traces.
+pub fn collector() -> Result<()> {
+    let file = parse(&read("compose/otel/config.yaml")?)?;
+    let file = &file.objects[0];
+    for (name, pipeline) in file["service"]["pipelines"].as_object().context("pipelines")? {
+        for kind in ["receivers", "processors", "exporters"] {
+            let named = items(&pipeline[kind]);
+            ensure!(!named.is_empty() || kind == "processors", "{name} has no {kind}");
+            for part in named.iter().filter_map(Value::as_str) {
+                ensure!(file[kind].get(part).is_some(), "{name} names {kind} {part}, which are not defined");
+            }
         }
     }
-}
-
-pub fn scenario() -> Result<()> {
-    let stack = Stack::up()?;
-    stack.compose(&["exec", "-T", "master", "vski-server", "admin", "upsert", ADMIN.0, ADMIN.1])?;
-    let admin = stack.client("master", 3001)?.login(ADMIN.0, ADMIN.1)?;
-    admin.create_collection("posts", &[("n", "number")])?;
-    stack.wait_quiet().context("all is well")?;
-    ensure!(stack.ask("vski_replica_lag_seconds{db=\"default\"}")?.len() == 2, "not two replicas' lag");
-
-    stack.compose(&["exec", "-T", "r001-agent", "vski-sync-agent", "verify"])?;
-    eventually("the comparison is told", TOLD, || Ok(stack.ask("vski_sync_differing_ranges == 0")?.len() == 1))?;
-
-    stack.compose(&["pause", "r001-agent"])?;
-    stack.wait_firing("VskiReplicaLag r001:3001")?;
-    stack.wait_firing("VskiDown r001-agent:9301")?;
+    let endpoint = file["receivers"]["otlp"]["protocols"]["http"]["endpoint"].as_str().context("an endpoint")?;
+    let port = endpoint.strip_prefix("0.0.0.0:").context("an endpoint that other containers reach")?;
+    let stack = read("compose/monitoring.yaml")?;
+    ensure!(stack.contains(&format!("OTEL_EXPORTER_OTLP_ENDPOINT=http://collector:{port} ")), "no word of port {port}");
+    let collector = parse(&stack)?.objects[0]["services"]["collector"].clone();
+    let mounted = "./otel/config.yaml:/etc/otelcol/config.yaml:ro";
     ensure!(
-        !stack.firing()?.iter().any(|alert| alert.contains("r002")),
-        "the other replica too: {:?}",
-        stack.firing()?
+        collector["volumes"][0] == mounted && collector["command"][0] == "--config=/etc/otelcol/config.yaml",
+        "{collector}"
     );
-    stack.wait_told("VskiReplicaLag", "firing")?;
-    stack.compose(&["unpause", "r001-agent"])?;
-    stack.wait_quiet().context("the agent goes on")?;
-    stack.wait_told("VskiReplicaLag", "resolved")?;
-
-    stack.compose(&["stop", "master"])?;
-    stack.wait_firing("VskiNoMaster")?;
-    stack.wait_told("VskiNoMaster", "firing")?;
-    stack.compose(&["start", "master"])?;
-    stack.wait_quiet().context("the master is back")?;
-    stack.wait_told("VskiNoMaster", "resolved")
+    Ok(())
 }

@@ -58,6 +58,10 @@ pub fn scenario() -> Result<()> {
     namespace.must_exec("vski-former-master", "server", &["vski-sync-agent", "verify"])?;
     namespace.scale("vski-replica", 2).context("a new replica under the promoted one's name")?;
     verify(&namespace, NEXT)?;
+    for pod in ["vski-replica-0", NEXT] {
+        wait_level(&namespace, &second, pod).with_context(|| format!("{pod} at the end"))?;
+    }
+    namespace.must_exec("vski-former-master", "server", &["vski-sync-agent", "verify"])?;
     let health = namespace.client(MASTER, 3001)?.get("/health")?;
     ensure!(health.header("X-Replica-Mode") == Some("master"), "{health:?}");
     namespace.assert_quiet(&[
