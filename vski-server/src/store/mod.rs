@@ -63,6 +63,9 @@ pub mod import;
 /// Password hashing, a few at a time on threads of its own.
 pub mod passwords;
 
+/// Who asks, as rules see it.
+pub mod requester;
+
 /// Who may administer, and their passwords.
 pub mod admins;
 
