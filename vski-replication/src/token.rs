@@ -73,7 +73,16 @@ impl Claims {
     #[must_use]
     pub fn new(sub: &str, bearer: Bearer, aud: Audience, ttl_seconds: u64) -> Self {
         let now = u64::try_from(clock::now_ms() / 1000).unwrap_or(0);
-        Self { sub: sub.to_owned(), bearer, aud, exp: now.saturating_add(ttl_seconds), tk: None, db: None, collection: None, fixed: false }
+        Self {
+            sub: sub.to_owned(),
+            bearer,
+            aud,
+            exp: now.saturating_add(ttl_seconds),
+            tk: None,
+            db: None,
+            collection: None,
+            fixed: false,
+        }
     }
 
     /// What a record of an auth collection shows, as long as the digest of its token key is `tk`.

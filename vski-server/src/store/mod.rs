@@ -66,8 +66,8 @@ pub mod passwords;
 /// Who asks, as rules see it.
 pub mod requester;
 
-/// Who may administer, and their passwords.
-pub mod admins;
+/// Who may log in: admins, records of auth collections, API keys.
+pub mod auth;
 
 /// Record ids and times.
 pub mod ids;
