@@ -128,3 +128,67 @@ fn check_text(query: &str) -> Result<(), String> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::auth;
+    use super::*;
+
+    fn collections() -> Vec<Collection> {
+        let posts = Collection {
+            id: "p".into(),
+            name: "posts".into(),
+            table: "posts".into(),
+            fields: vec![Field::new("title", FieldKind::text()), Field::new("n", FieldKind::number())],
+            ..Collection::default()
+        };
+        let users = Collection {
+            id: "u".into(),
+            name: "users".into(),
+            table: "users".into(),
+            fields: auth::system_fields(),
+            ..Collection::default()
+        };
+        vec![posts, users]
+    }
+
+    #[test]
+    fn the_fields_of_a_view_are_those_that_its_columns_come_from() {
+        let collections = collections();
+        let scratch = Scratch::new(collections.iter()).unwrap();
+        let query = "WITH big AS (SELECT id, n FROM posts) SELECT p.id, title AS heading, big.n, count(*) AS total, p.created \
+            FROM posts p JOIN big ON big.id = p.id GROUP BY p.id";
+        let fields = scratch.fields(query).unwrap();
+        let found: Vec<_> = fields.iter().map(|field| (field.name.as_str(), field.kind.name())).collect();
+        assert_eq!(found, [("heading", "text"), ("n", "number"), ("total", "json"), ("created", "autodate")]);
+    }
+
+    #[test]
+    fn a_view_that_is_no_select_or_reads_what_nobody_may_is_refused() {
+        let collections = collections();
+        let scratch = Scratch::new(collections.iter()).unwrap();
+        for (query, reason) in [
+            ("", "one SELECT"),
+            ("DELETE FROM posts", "one SELECT"),
+            ("WITH x AS (SELECT 1) DELETE FROM posts", "must only read"),
+            ("SELECT id FROM posts; SELECT 1", "semicolon"),
+            ("SELECT id FROM posts -- x", "comments"),
+            ("SELECT title FROM posts", "column id"),
+            ("SELECT id, n + 1 FROM posts", "with AS"),
+            ("SELECT id, n, title AS N FROM posts", "twice"),
+            ("SELECT id FROM _superusers", "no such table"),
+            ("SELECT id FROM _collections", "no such table"),
+            ("SELECT name AS id FROM sqlite_master", "sqlite_master"),
+            ("SELECT name AS id FROM 'sqlite_master'", "sqlite_master"),
+            ("SELECT name AS id FROM pragma_table_list", "pragma_table_list"),
+            ("SELECT id, passwordHash FROM users", "no such column"),
+            ("SELECT id, tokenKey FROM users", "no such column"),
+            ("SELECT id FROM posts WHERE n = ?", "parameters"),
+            ("SELECT id FROM posts) UNION SELECT (1", "cannot be used"),
+        ] {
+            let error = scratch.fields(query).unwrap_err();
+            assert!(error.contains(reason), "{query}: {error}");
+        }
+        assert!(scratch.fields("SELECT * FROM users").is_ok(), "what is secret is not there");
+    }
+}

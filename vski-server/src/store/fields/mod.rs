@@ -141,3 +141,6 @@ impl Field {
         FieldError { field: self.name.clone(), code, message }
     }
 }
+
+#[cfg(test)]
+mod tests;
