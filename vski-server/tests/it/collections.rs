@@ -62,9 +62,11 @@ async fn delete(store: &Store, collection: &str, id: &Value) -> Result<usize, St
 /// Fields and messages of a refusal.
 fn refused<T: std::fmt::Debug>(result: Result<T, StoreError>) -> String {
     match result.unwrap_err() {
-        StoreError::Fields(fields) => {
-            fields.iter().map(|error| format!("{} {} {}", error.field, error.code, error.message)).collect::<Vec<_>>().join("; ")
-        }
+        StoreError::Fields(fields) => fields
+            .iter()
+            .map(|error| format!("{} {} {}", error.field, error.code, error.message))
+            .collect::<Vec<_>>()
+            .join("; "),
         other => other.describe(),
     }
 }
@@ -84,7 +86,9 @@ async fn a_deleted_collections_name_is_used_by_a_new_table_and_its_id_brings_it_
     assert_eq!((second.indexes[0].name.as_str(), second.indexes[0].object.as_str()), ("idx_a", "idx_a_2"));
     assert!(refused(read(&store, "posts", &kept["id"]).await).contains("no record"));
     edit(&store, Edit::Delete(second.id)).await.unwrap();
-    let back = create(&store, json!({"id": first.id, "name": "posts", "fields": [{"name": "a", "type": "text"}]})).await.unwrap();
+    let back = create(&store, json!({"id": first.id, "name": "posts", "fields": [{"name": "a", "type": "text"}]}))
+        .await
+        .unwrap();
     assert_eq!(back.table, "posts");
     assert_eq!(read(&store, "posts", &kept["id"]).await.unwrap()["a"], "kept");
     copy.follow_and_compare(&store);
@@ -117,7 +121,9 @@ async fn indexes_come_and_go_with_their_fields_and_hold_what_they_promise() {
 async fn an_import_makes_changes_and_deletes_all_or_nothing() {
     let store = Store::new();
     let mut copy = store.copy();
-    create(&store, json!({"name": "old", "fields": [{"name": "a", "type": "text"}, {"name": "b", "type": "text"}]})).await.unwrap();
+    create(&store, json!({"name": "old", "fields": [{"name": "a", "type": "text"}, {"name": "b", "type": "text"}]}))
+        .await
+        .unwrap();
     create(&store, json!({"name": "gone"})).await.unwrap();
     let all = vec![
         json!({"id": "cities00000001", "name": "cities", "type": "base", "fields": [
@@ -162,7 +168,9 @@ async fn an_import_makes_changes_and_deletes_all_or_nothing() {
 async fn what_others_need_cannot_go_and_schemas_only_grow() {
     let store = Store::new();
     create(&store, json!({"name": "a", "fields": [{"name": "t", "type": "text"}]})).await.unwrap();
-    create(&store, json!({"name": "b", "fields": [{"name": "r", "type": "relation", "collectionId": "a"}]})).await.unwrap();
+    create(&store, json!({"name": "b", "fields": [{"name": "r", "type": "relation", "collectionId": "a"}]}))
+        .await
+        .unwrap();
     create(&store, json!({"name": "v", "type": "view", "viewQuery": "SELECT id, t FROM a"})).await.unwrap();
     assert!(refused(edit(&store, Edit::Delete("a".into())).await).contains("relation r of collection b"));
     update(&store, "b", json!({"fields": []})).await.unwrap();
@@ -201,24 +209,41 @@ async fn references_to_a_deleted_record_go_with_it_or_keep_it() {
         field.as_object_mut().unwrap().extend(object(more));
         field
     };
-    create(&store, json!({"name": "b", "fields": [
-        relation("loose", json!({})),
-        relation("many", json!({"maxSelect": 5})),
-        relation("owner", json!({"cascadeDelete": true})),
-        relation("must", json!({})),
-    ]})).await.unwrap();
-    update(&store, "b", json!({"fields": [
-        relation("loose", json!({})),
-        relation("many", json!({"maxSelect": 5})),
-        relation("owner", json!({"cascadeDelete": true})),
-    ]})).await.unwrap();
-    create(&store, json!({"name": "c", "fields": [
-        {"name": "b", "type": "relation", "collectionId": "b", "required": true, "cascadeDelete": false},
-    ]})).await.unwrap();
+    create(
+        &store,
+        json!({"name": "b", "fields": [
+            relation("loose", json!({})),
+            relation("many", json!({"maxSelect": 5})),
+            relation("owner", json!({"cascadeDelete": true})),
+            relation("must", json!({})),
+        ]}),
+    )
+    .await
+    .unwrap();
+    update(
+        &store,
+        "b",
+        json!({"fields": [
+            relation("loose", json!({})),
+            relation("many", json!({"maxSelect": 5})),
+            relation("owner", json!({"cascadeDelete": true})),
+        ]}),
+    )
+    .await
+    .unwrap();
+    create(
+        &store,
+        json!({"name": "c", "fields": [
+            {"name": "b", "type": "relation", "collectionId": "b", "required": true, "cascadeDelete": false},
+        ]}),
+    )
+    .await
+    .unwrap();
     let (x, y) = (insert(&store, "a", json!({})).await.unwrap(), insert(&store, "a", json!({})).await.unwrap());
     let missing = refused(insert(&store, "b", json!({"loose": "aaaaaaaaaaaaaaa"})).await);
     assert!(missing.contains("loose validation_missing_rel_records"), "{missing}");
-    let kept = insert(&store, "b", json!({"loose": x["id"], "many": [y["id"], x["id"]], "owner": y["id"]})).await.unwrap();
+    let kept =
+        insert(&store, "b", json!({"loose": x["id"], "many": [y["id"], x["id"]], "owner": y["id"]})).await.unwrap();
     let owned = insert(&store, "b", json!({"owner": x["id"]})).await.unwrap();
     let needs = insert(&store, "c", json!({"b": owned["id"]})).await.unwrap();
     let told = refused(delete(&store, "a", &x["id"]).await);

@@ -11,17 +11,23 @@ use crate::verify::verify;
 /// Every kind of change, one after another.
 fn change_everything(admin: &Client) -> Result<()> {
     let send = |method, path: &str, body: &Value| admin.send(method, path, Some(body))?.ok();
-    let countries = make(admin, &json!({"name": "countries", "viewRule": "", "listRule": "",
+    let countries = make(
+        admin,
+        &json!({"name": "countries", "viewRule": "", "listRule": "",
         "fields": [field("name", "text", json!({"required": true}))],
-        "indexes": ["CREATE UNIQUE INDEX idx_name ON countries (name)"]}))?;
+        "indexes": ["CREATE UNIQUE INDEX idx_name ON countries (name)"]}),
+    )?;
     let cities = json!({"name": "cities", "listRule": "", "fields": [
         field("name", "text", json!({})),
         field("country", "relation", json!({"collectionId": countries["id"], "cascadeDelete": true})),
         field("tags", "select", json!({"values": ["old", "new"], "maxSelect": 2})),
     ]});
     make(admin, &cities)?;
-    make(admin, &json!({"name": "by_country", "type": "view", "listRule": "", "viewQuery":
-        "SELECT n.id, n.name, count(c.id) AS cities FROM countries n LEFT JOIN cities c ON c.country = n.id GROUP BY n.id"}))?;
+    make(
+        admin,
+        &json!({"name": "by_country", "type": "view", "listRule": "", "viewQuery":
+        "SELECT n.id, n.name, count(c.id) AS cities FROM countries n LEFT JOIN cities c ON c.country = n.id GROUP BY n.id"}),
+    )?;
     make(admin, &json!({"name": "users", "type": "auth"}))?;
     admin.create_record("users", &json!({"email": "a@example.com", "password": "correct horse"}))?;
     let country = |name: &str| id(&admin.create_record("countries", &json!({"name": name}))?);
@@ -86,8 +92,12 @@ fn every_change_of_collections_and_records_arrives_on_replicas() -> Result<()> {
 /// The catalogue and all records, as an admin reads them.
 fn everything_read(admin: &Client) -> Result<Vec<Value>> {
     let mut read = vec![admin.get("/api/collections?perPage=1000")?.ok()?.json()?];
-    let names: Vec<String> =
-        read[0]["items"].as_array().context("items")?.iter().filter_map(|c| Some(c["name"].as_str()?.to_owned())).collect();
+    let names: Vec<String> = read[0]["items"]
+        .as_array()
+        .context("items")?
+        .iter()
+        .filter_map(|c| Some(c["name"].as_str()?.to_owned()))
+        .collect();
     for name in names {
         read.push(admin.get(&records(&name))?.ok()?.json()?);
     }

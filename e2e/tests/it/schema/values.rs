@@ -95,7 +95,9 @@ fn modifiers_add_to_what_is_there_and_take_from_it() -> Result<()> {
     let changed = admin.update_record("all", &id, &json!({"some-": ["c", "a"]}))?;
     ensure!(changed["some"] == json!(["b"]) && changed["number"] == 2.5, "{changed}");
     let path = format!("{}/{id}", records("all"));
-    for (wrong, name) in [(json!({"number+": 200}), "number"), (json!({"some+": "x"}), "some"), (json!({"text+": "x"}), "text+")] {
+    for (wrong, name) in
+        [(json!({"number+": 200}), "number"), (json!({"some+": "x"}), "some"), (json!({"text+": "x"}), "text+")]
+    {
         let (status, answer) = call(&admin, Method::PATCH, &path, &wrong)?;
         ensure!(status == 400 && answer["data"][name].is_object(), "{wrong}: {answer}");
     }
@@ -109,9 +111,9 @@ fn the_catalogue_answers_in_pocketbases_form() -> Result<()> {
     make(&admin, &json!({"name": "users", "type": "auth", "fields": [field("name", "text", json!({}))]}))?;
     make(&admin, &everything())?;
     let users = admin.get("/api/collections/users")?.ok()?.json()?;
-    let names: Vec<_> = users["fields"].as_array().context("fields")?.iter().filter_map(|f| f["name"].as_str()).collect();
-    let expected =
-        ["id", "password", "tokenKey", "email", "emailVisibility", "verified", "name", "created", "updated"];
+    let names: Vec<_> =
+        users["fields"].as_array().context("fields")?.iter().filter_map(|f| f["name"].as_str()).collect();
+    let expected = ["id", "password", "tokenKey", "email", "emailVisibility", "verified", "name", "created", "updated"];
     ensure!(names == expected, "{users}");
     ensure!(users["passwordAuth"] == json!({"enabled": true, "identityFields": ["email"]}) && users["authRule"] == "");
     ensure!(users["authToken"]["duration"] == 604_800 && users["manageRule"].is_null(), "{users}");

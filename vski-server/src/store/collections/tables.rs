@@ -81,14 +81,22 @@ mod tests {
         let conn = Connection::open_in_memory().unwrap();
         TABLES.iter().for_each(|statement| conn.execute_batch(statement).unwrap());
         assert_eq!(upgrade(&conn).unwrap(), Vec::<String>::new());
-        let insert = "INSERT INTO _collections (id, name, type, fields, created, updated) VALUES (?1, ?1, 'base', '[]', '', '')";
+        let insert =
+            "INSERT INTO _collections (id, name, type, fields, created, updated) VALUES (?1, ?1, 'base', '[]', '', '')";
         conn.execute(insert, ["a"]).unwrap();
         assert!(Catalogue::load(&conn).unwrap().find("a").is_some());
         conn.execute_batch("UPDATE _collections SET name = 'b'").unwrap();
         let catalogue = Catalogue::load(&conn).unwrap();
         assert!(catalogue.find("b").is_some_and(|found| found.id == "a"));
         conn.execute_batch("UPDATE _collections SET fields = 'broken'").unwrap();
-        assert!(Catalogue::load(&conn).unwrap().get("b").unwrap_err().to_string().contains("UPDATE _collections SET fields"));
+        assert!(
+            Catalogue::load(&conn)
+                .unwrap()
+                .get("b")
+                .unwrap_err()
+                .to_string()
+                .contains("UPDATE _collections SET fields")
+        );
         conn.execute_batch("UPDATE _collections SET deleted = 'x', fields = '[]'").unwrap();
         assert!(Catalogue::load(&conn).unwrap().get("b").unwrap_err().to_string().contains("no collection"));
     }
