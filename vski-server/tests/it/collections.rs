@@ -1,9 +1,17 @@
 //! Collections of every kind: made, changed, deleted and made again, and followed by the agent's code.
 
+use std::sync::Arc;
+
+use rusqlite::Connection;
 use serde_json::{Map, Value, json};
+use vski_replication::datadir::DataDir;
+use vski_replication::entry::Kind;
+use vski_replication::{changelog, connection};
+use vski_server::metrics::Metrics;
 use vski_server::store::collections::change::{self, Edit};
 use vski_server::store::collections::{Catalogue, Collection, Wanted};
 use vski_server::store::error::StoreError;
+use vski_server::store::master::Master;
 use vski_server::store::records::{self, Secrets};
 
 use crate::store::Store;
@@ -271,4 +279,36 @@ async fn a_long_chain_of_cascades_ends_and_so_does_a_circle() {
     let (from, to) = (first.as_str().unwrap().to_owned(), last.as_str().unwrap().to_owned());
     store.sql(&format!("UPDATE links SET next = '{to}' WHERE id = '{from}'")).await.unwrap();
     assert_eq!(delete(&store, "links", &first).await.unwrap(), 301);
+}
+
+#[tokio::test]
+async fn a_database_of_the_first_release_is_upgraded_by_an_entry_that_replicas_follow() {
+    let temporary = tempfile::tempdir().unwrap();
+    let dir = DataDir::open(temporary.path()).unwrap();
+    let open = || Master::open(&dir, &Arc::new(Metrics::new().unwrap())).unwrap();
+    let master = open();
+    let fields = json!([{"name": "n", "type": "number"}]);
+    let made = change::apply(
+        &master.database("default").unwrap().writer,
+        Edit::Create(wanted(json!({"name": "posts", "fields": fields}))),
+    );
+    made.await.unwrap();
+    master.close();
+    let file = dir.database("default");
+    let conn = Connection::open(&file).unwrap();
+    let added = ["tableName", "indexes", "viewQuery", "options", "deleted"];
+    let dropped: String =
+        added.iter().map(|column| format!("ALTER TABLE _collections DROP COLUMN {column};")).collect();
+    let index = "CREATE UNIQUE INDEX _collections_name ON _collections (name COLLATE NOCASE)";
+    conn.execute_batch(&format!("DROP INDEX _collections_name; {dropped} {index}")).unwrap();
+    assert_eq!(Catalogue::load(&conn).unwrap().get("posts").unwrap().table, "posts");
+    conn.close().unwrap();
+    let master = open();
+    let entries = changelog::read_after(&connection::reader(&file).unwrap(), 0, usize::MAX).unwrap();
+    assert_eq!(entries.last().unwrap().kind, Kind::Schema);
+    let writer = master.database("default").unwrap().writer;
+    change::apply(&writer, Edit::Delete("posts".into())).await.unwrap();
+    let again = change::apply(&writer, Edit::Create(wanted(json!({"name": "posts"})))).await.unwrap().value;
+    assert_eq!(again[0].table, "posts_2");
+    master.close();
 }
