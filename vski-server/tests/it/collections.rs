@@ -288,11 +288,10 @@ async fn a_database_of_the_first_release_is_upgraded_by_an_entry_that_replicas_f
     let open = || Master::open(&dir, &Arc::new(Metrics::new().unwrap())).unwrap();
     let master = open();
     let fields = json!([{"name": "n", "type": "number"}]);
-    let made = change::apply(
-        &master.database("default").unwrap().writer,
-        Edit::Create(wanted(json!({"name": "posts", "fields": fields}))),
-    );
-    made.await.unwrap();
+    let writer = master.database("default").unwrap().writer;
+    let posts = wanted(json!({"name": "posts", "fields": fields}));
+    change::apply(&writer, Edit::Create(posts)).await.unwrap();
+    drop(writer);
     master.close();
     let file = dir.database("default");
     let conn = Connection::open(&file).unwrap();
