@@ -309,5 +309,6 @@ async fn a_database_of_the_first_release_is_upgraded_by_an_entry_that_replicas_f
     change::apply(&writer, Edit::Delete("posts".into())).await.unwrap();
     let again = change::apply(&writer, Edit::Create(wanted(json!({"name": "posts"})))).await.unwrap().value;
     assert_eq!(again[0].table, "posts_2");
+    drop(writer);
     master.close();
 }
