@@ -188,7 +188,7 @@ impl<'a> Rest<'a> {
 
     fn name(&mut self, what: &str) -> Result<String, String> {
         match self.tokens.first() {
-            Some(token) if !unquoted(token).is_empty() && !token.0.starts_with(['\'', '(']) => {
+            Some(token) if token.0.starts_with(|c: char| c.is_alphanumeric() || "_\"`[".contains(c)) => {
                 self.tokens = &self.tokens[1..];
                 Ok(unquoted(token))
             }
