@@ -15,7 +15,11 @@ pub mod duration;
 /// How stale a read may be.
 mod freshness;
 
+/// How often somebody may try to log in.
+mod logins;
+
 pub use freshness::{Fallback, Freshness};
+pub use logins::{LoginLimits, TrustedProxies};
 
 /// What the server does with its databases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -57,6 +61,11 @@ pub struct ServeArgs {
     #[command(flatten)]
     pub freshness: Freshness,
     #[command(flatten)]
+    pub logins: LoginLimits,
+    /// Proxies whose X-Forwarded-For says who the client is: addresses and networks, with commas
+    #[arg(long, env = "TRUSTED_PROXIES")]
+    pub trusted_proxies: Option<TrustedProxies>,
+    #[command(flatten)]
     pub retention: RetentionArgs,
     /// On a master: a replica that was not heard of for this long is forgotten: 30m, 24h, 7d
     #[arg(long, env = "REPLICA_FORGET_AFTER", default_value = "168h", value_parser = age)]
@@ -94,6 +103,8 @@ pub struct Config {
     /// `None` on a master.
     pub replica: Option<ReplicaConfig>,
     pub freshness: Freshness,
+    pub logins: LoginLimits,
+    pub trusted_proxies: TrustedProxies,
     pub first_admin: Option<FirstAdmin>,
     pub retention: Retention,
     pub replica_forget_after: Duration,
@@ -123,6 +134,8 @@ impl ServeArgs {
             listen,
             replica,
             freshness: self.freshness,
+            logins: self.logins,
+            trusted_proxies: self.trusted_proxies.clone().unwrap_or_default(),
             first_admin: self.first_admin()?,
             retention: self.retention.resolve(),
             replica_forget_after: self.replica_forget_after,
@@ -145,7 +158,7 @@ impl ServeArgs {
         match (given(&self.admin_email), password) {
             (None, None) => Ok(None),
             (Some(email), Some(password)) => {
-                crate::store::admins::check(&email, &password).map_err(|error| {
+                crate::store::auth::admins::check(&email, &password).map_err(|error| {
                     format!("ADMIN_EMAIL and ADMIN_PASSWORD: {}", crate::store::import::describe(&error))
                 })?;
                 Ok(Some(FirstAdmin { email, password }))

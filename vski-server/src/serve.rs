@@ -17,13 +17,15 @@ use vski_sync_agent::supervisor::{AgentConfig, Supervisor};
 
 use crate::app::{App, Databases, Identity};
 use crate::config::{Config, FirstAdmin, ReplicaConfig, SyncAgent};
+use crate::http;
+use crate::http::auth::admins::create as create_admin;
+use crate::http::auth::limit::LoginLimiter;
 use crate::http::state::{MasterState, SourceState};
-use crate::http::{self, auth};
 use crate::metrics::Metrics;
 use crate::replication::replicas::Replicas;
 use crate::replication::retention::Keeper;
 use crate::replication::snapshot::Snapshots;
-use crate::store::admins;
+use crate::store::auth::admins;
 use crate::store::error::StoreError;
 use crate::store::master::Master;
 use crate::store::replica::Replica;
@@ -149,6 +151,8 @@ fn app(
         secrets: config.node.secrets.clone(),
         databases,
         freshness: config.freshness,
+        logins: LoginLimiter::new(&config.logins),
+        trusted_proxies: Arc::new(config.trusted_proxies.clone()),
         replicas,
         metrics,
         shutdown,
@@ -219,7 +223,7 @@ async fn first_admin(master: &Master, wanted: Option<FirstAdmin>) -> Result<(), 
     if let Some(FirstAdmin { email, password }) = wanted {
         let address = email.clone();
         if reader.read(move |conn| admins::by_email(conn, &address)).await?.is_none() {
-            auth::create(master, email.clone(), password).await?;
+            create_admin(master, email.clone(), password).await?;
             tracing::info!(email, "admin created");
         }
     } else if !reader.read(admins::any).await? {

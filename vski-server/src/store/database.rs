@@ -10,12 +10,13 @@ use vski_replication::position::DatabaseId;
 use vski_replication::schema;
 use vski_replication::{connection, fault, names};
 
+use super::auth::{admins, keys};
 use super::error::StoreError;
 use super::ids;
 use super::reader::Reader;
 use super::transaction::WriteConnection;
 use super::writer::Writer;
-use super::{admins, collections, fingerprint, replicable};
+use super::{collections, fingerprint, replicable};
 use crate::metrics::Metrics;
 
 /// One database of a master.
@@ -90,7 +91,7 @@ fn create(conn: &Connection, name: &str) -> Result<(), StoreError> {
     let head = changelog::create(&transaction, DatabaseId::random())?;
     let mut statements: Vec<String> = collections::TABLES.map(str::to_owned).to_vec();
     if name == names::DEFAULT_DATABASE {
-        statements.extend(admins::TABLES.map(str::to_owned));
+        statements.extend(admins::TABLES.iter().chain(&keys::TABLES).map(|statement| (*statement).to_owned()));
     }
     for statement in &statements {
         transaction.execute_batch(statement)?;

@@ -63,8 +63,11 @@ pub mod import;
 /// Password hashing, a few at a time on threads of its own.
 pub mod passwords;
 
-/// Who may administer, and their passwords.
-pub mod admins;
+/// Who asks, as rules see it.
+pub mod requester;
+
+/// Who may log in: admins, records of auth collections, API keys.
+pub mod auth;
 
 /// Record ids and times.
 pub mod ids;
