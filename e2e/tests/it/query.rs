@@ -1,5 +1,7 @@
 //! Lists, filters, expansion, chosen fields and rules, through HTTP, on a master and its replica.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, ensure};
 use e2e::client::{Client, records};
 use e2e::{Cluster, Node, eventually};
@@ -107,9 +109,9 @@ fn filled(cluster: &Cluster) -> Result<(Node, Node, Client)> {
     replica.start()?;
     replica.wait_ready()?;
     let there = replica.client()?;
-    eventually("the replica has the cities", || {
-        let Ok((200, answer)) = list_any(&there, "cities", &[("perPage", "1")]) else { return Ok(None) };
-        Ok((answer["totalItems"] == CITY_COUNT).then_some(()))
+    eventually("the replica has the cities", Duration::from_secs(30), || {
+        let Ok((200, answer)) = list_any(&there, "cities", &[("perPage", "1")]) else { return Ok(false) };
+        Ok(answer["totalItems"] == CITY_COUNT)
     })?;
     Ok((master, replica, admin))
 }
