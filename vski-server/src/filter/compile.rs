@@ -282,7 +282,7 @@ impl<'a, 's> Compiler<'a, 's> {
             Join::Any(target) => (target, Condition::new("1")),
         };
         let visible = self.visible(target, &alias);
-        joins.append(&sql![" LEFT JOIN ", target.source().as_ref(), " AS ", &alias, " ON ", &on, &visible]);
+        joins.append(&sql![" LEFT JOIN ", &*target.source(), " AS ", &alias, " ON ", &on, &visible]);
         Ok(alias)
     }
 

@@ -19,9 +19,9 @@ use crate::store::collections::Catalogue;
 use crate::store::error::StoreError;
 use crate::store::import;
 use crate::store::master::Master;
-use crate::store::query::list::{self as lists, DEFAULT_PER_PAGE, ListQuery, MAX_PER_PAGE};
+use crate::store::query::list::{self as lists, ListQuery};
 use crate::store::query::{Asking, Shape, write};
-use crate::store::records;
+use crate::store::records::{self, DEFAULT_PER_PAGE, MAX_PER_PAGE};
 
 /// Records of one import request: it holds up all other writes meanwhile.
 const MAX_IMPORT_LINES: usize = 10_000;
@@ -88,7 +88,8 @@ async fn list(
     Params(params): Params<ListParams>,
 ) -> Result<Json<Value>, ApiError> {
     let (query, shape) = params.query()?;
-    let found = app.reader(&db)?.read(move |conn| {
+    let reader = app.reader(&db)?;
+    let found = reader.read(move |conn| {
         let catalogue = Catalogue::load(conn)?;
         let asking = Asking { catalogue: &catalogue, request: &request };
         lists::list(conn, asking, catalogue.get(&collection)?, &query, &shape)
@@ -110,7 +111,8 @@ async fn view(
     Params(params): Params<ShapeParams>,
 ) -> Result<Json<Value>, ApiError> {
     let shape = params.shape()?;
-    let found = app.reader(&db)?.read(move |conn| {
+    let reader = app.reader(&db)?;
+    let found = reader.read(move |conn| {
         let catalogue = Catalogue::load(conn)?;
         let asking = Asking { catalogue: &catalogue, request: &request };
         lists::view(conn, asking, catalogue.get(&collection)?, &id, &shape)

@@ -73,6 +73,9 @@ impl Shape {
     /// Keeps the wanted fields of records that were expanded.
     #[must_use]
     pub fn project(&self, record: Value) -> Value {
-        self.fields.as_ref().map_or_else(|| record.clone(), |fields| fields.apply(&record))
+        match &self.fields {
+            Some(fields) => fields.apply(&record),
+            None => record,
+        }
     }
 }
