@@ -71,6 +71,9 @@ mod rest;
 /// Collections of every kind, fields of every type.
 mod schema;
 
+/// Lists, filters, expansion and rules.
+mod query;
+
 /// Manual migrations, and edits behind the master's back.
 mod migration;
 
