@@ -39,6 +39,8 @@ mod freshness;
 /// What handlers take from a request.
 mod extract;
 
+pub use extract::MAX_BODY_BYTES;
+
 /// The states that handlers run in.
 pub mod state;
 
@@ -104,7 +106,7 @@ fn with_layers(routes: Router, app: App) -> Router {
     routes
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
-        .layer(DefaultBodyLimit::max(extract::MAX_BODY_BYTES))
+        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .layer(middleware::from_fn(layers::envelope))
         .layer(middleware::from_fn(layers::seal))
         .layer(middleware::from_fn_with_state(app.clone(), layers::read_only))

@@ -14,7 +14,7 @@ use super::extract::{Body, Caller, DbName, Params, RawBody, check_keys};
 use super::position::Positioned;
 use super::state::MasterState;
 use crate::app::App;
-use crate::store::collections::{self, Collection, Rules};
+use crate::store::collections::{self, Catalogue, Collection, Rules};
 use crate::store::error::StoreError;
 use crate::store::import;
 use crate::store::master::Master;
@@ -78,8 +78,11 @@ async fn list(
     let admin = caller.is_admin();
     let reader = app.reader(&db)?;
     let found = reader.read(move |conn| {
-        let collection = allowed(collections::view(conn, &collection)?, admin, |rules| &rules.list_rule)?;
-        records::list(conn, &collection, page, per_page, count)
+        let collection = collections::view(conn, &collection)?;
+        allowed(&collection, admin, |rules| &rules.list_rule)?;
+        let mut page = records::list(conn, &collection, page, per_page, count)?;
+        page.items = page.items.into_iter().map(|item| shown(&collection, item, admin)).collect();
+        Ok(page)
     });
     let found = found.await?;
     // PocketBase's answer where nothing was counted.
@@ -99,8 +102,9 @@ async fn view(
     let admin = caller.is_admin();
     let reader = app.reader(&db)?;
     let found = reader.read(move |conn| {
-        let collection = allowed(collections::view(conn, &collection)?, admin, |rules| &rules.view_rule)?;
-        records::view(conn, &collection, &id)
+        let collection = collections::view(conn, &collection)?;
+        allowed(&collection, admin, |rules| &rules.view_rule)?;
+        Ok(shown(&collection, records::view(conn, &collection, &id)?, admin))
     });
     Ok(Json(found.await?))
 }
@@ -113,10 +117,13 @@ async fn create(
     body: Body<Map<String, Value>>,
 ) -> Result<Positioned<Json<Value>>, ApiError> {
     let admin = caller.is_admin();
-    let writer = master.database(&db)?.writer;
-    let made = writer.rows(body.bytes, move |conn| {
-        let collection = allowed(collections::view(conn, &collection)?, admin, |rules| &rules.create_rule)?;
-        records::create(conn, &collection, &records::check(&collection, &body.value, false)?)
+    let database = master.database(&db)?;
+    let secrets = records::hash_passwords(&database.reader, &collection, &[&body.value]).await?.remove(0);
+    let made = database.writer.rows(body.bytes, move |conn| {
+        let catalogue = Catalogue::load(conn)?;
+        let collection = allowed(catalogue.get(&collection)?, admin, |rules| &rules.create_rule)?;
+        let made = records::create(conn, &catalogue, collection, &body.value, &secrets)?;
+        Ok(shown(collection, made, admin))
     });
     Ok(Positioned::new(&db, made.await?, Json))
 }
@@ -129,10 +136,13 @@ async fn update(
     body: Body<Map<String, Value>>,
 ) -> Result<Positioned<Json<Value>>, ApiError> {
     let admin = caller.is_admin();
-    let writer = master.database(&db)?.writer;
-    let updated = writer.rows(body.bytes, move |conn| {
-        let collection = allowed(collections::view(conn, &collection)?, admin, |rules| &rules.update_rule)?;
-        records::update(conn, &collection, &id, &records::check(&collection, &body.value, true)?)
+    let database = master.database(&db)?;
+    let secrets = records::hash_passwords(&database.reader, &collection, &[&body.value]).await?.remove(0);
+    let updated = database.writer.rows(body.bytes, move |conn| {
+        let catalogue = Catalogue::load(conn)?;
+        let collection = allowed(catalogue.get(&collection)?, admin, |rules| &rules.update_rule)?;
+        let updated = records::update(conn, &catalogue, collection, &id, &body.value, &secrets)?;
+        Ok(shown(collection, updated, admin))
     });
     Ok(Positioned::new(&db, updated.await?, Json))
 }
@@ -146,10 +156,11 @@ async fn delete(
     let admin = caller.is_admin();
     let writer = master.database(&db)?.writer;
     let deleted = writer.rows(id.len(), move |conn| {
-        let collection = allowed(collections::view(conn, &collection)?, admin, |rules| &rules.delete_rule)?;
-        records::delete(conn, &collection, &id)
+        let catalogue = Catalogue::load(conn)?;
+        let collection = allowed(catalogue.get(&collection)?, admin, |rules| &rules.delete_rule)?;
+        records::delete(conn, &catalogue, collection, &id)
     });
-    Ok(Positioned::new(&db, deleted.await?, |()| StatusCode::NO_CONTENT))
+    Ok(Positioned::new(&db, deleted.await?, |_| StatusCode::NO_CONTENT))
 }
 
 async fn import_lines(
@@ -171,17 +182,29 @@ async fn import_lines(
         import::parse_line(line).map_err(|message| StoreError::Line { line: at + 1, message })
     };
     let chunk: Vec<_> = text.lines().enumerate().map(parse).collect::<Result<_, _>>()?;
-    let writer = master.database(&db)?.writer;
-    let imported = writer.rows(body.len(), move |conn| import::insert(conn, &collection, &chunk)).await?;
+    let database = master.database(&db)?;
+    let imported = import::store(&database.reader, &database.writer, collection, chunk, body.len()).await?;
     Ok(Positioned::new(&db, imported, |imported| Json(json!({ "imported": imported }))))
 }
 
 /// The collection, if its rule lets the caller through: admins always, everyone where the rule is empty.
-fn allowed(collection: Collection, admin: bool, rule: fn(&Rules) -> &Option<String>) -> Result<Collection, StoreError> {
+fn allowed(
+    collection: &Collection,
+    admin: bool,
+    rule: fn(&Rules) -> &Option<String>,
+) -> Result<&Collection, StoreError> {
     if admin || rule(&collection.rules).as_deref() == Some("") {
         return Ok(collection);
     }
     let message =
         format!("only admins may do this in collection {}: log in, or let an admin open its rule", collection.name);
     Err(StoreError::Forbidden(message))
+}
+
+/// A record without what only admins see, unless one asks.
+fn shown(collection: &Collection, mut record: Value, admin: bool) -> Value {
+    if let Some(record) = record.as_object_mut().filter(|_| !admin) {
+        collection.hide(record);
+    }
+    record
 }

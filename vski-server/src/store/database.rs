@@ -14,6 +14,7 @@ use super::auth::{admins, keys};
 use super::error::StoreError;
 use super::ids;
 use super::reader::Reader;
+use super::request::Schema;
 use super::transaction::WriteConnection;
 use super::writer::Writer;
 use super::{collections, fingerprint, replicable};
@@ -56,9 +57,24 @@ pub fn open(
     let writer_metrics = metrics.writer(name);
     let mut conn = WriteConnection::new(name, conn, writer_metrics.clone())?;
     conn.notice_offline_edit(edited)?;
+    upgrade(name, &mut conn)?;
     ids::advance_clock(conn.head().committed_ms);
     let (writer, thread) = Writer::start(name, conn, writer_metrics);
     Ok((Database { name: name.to_owned(), reader: Reader::new(name, &path, open), writer }, thread))
+}
+
+/// Brings the tables of an older database up to date, as a schema change that its replicas follow.
+fn upgrade(name: &str, conn: &mut WriteConnection) -> Result<(), StoreError> {
+    let has_admins = name == names::DEFAULT_DATABASE;
+    let plan = move |conn: &Connection| {
+        let mut statements = collections::tables::upgrade(conn)?;
+        if has_admins {
+            statements.extend(keys::upgrade(conn)?);
+        }
+        Ok(statements)
+    };
+    let (mut request, _answer) = Schema::new(plan, |_| Ok(()));
+    conn.commit_schema(&mut request)
 }
 
 fn connect(path: &Path, name: &str, made: bool) -> Result<Connection, StoreError> {
@@ -89,7 +105,7 @@ fn is_empty(conn: &Connection) -> Result<bool, StoreError> {
 fn create(conn: &Connection, name: &str) -> Result<(), StoreError> {
     let transaction = conn.unchecked_transaction()?;
     let head = changelog::create(&transaction, DatabaseId::random())?;
-    let mut statements: Vec<String> = collections::TABLES.map(str::to_owned).to_vec();
+    let mut statements: Vec<String> = collections::tables::TABLES.map(str::to_owned).to_vec();
     if name == names::DEFAULT_DATABASE {
         statements.extend(admins::TABLES.iter().chain(&keys::TABLES).map(|statement| (*statement).to_owned()));
     }
