@@ -144,11 +144,8 @@ impl<'a, 's> Compiler<'a, 's> {
     fn comparison(&self, comparison: &Comparison, bound: &Bound) -> Result<Condition, FilterError> {
         let Comparison { left, operator, any, right } = comparison;
         let as_stored = !any && matches!(operator, Operator::Like | Operator::NotLike);
-        let side = |operand: &Operand| match self.resolve(operand)? {
-            Resolved::Way(way) if as_stored => Ok(Resolved::Way(way.as_stored())),
-            resolved => Ok(resolved),
-        };
-        let (from, to) = (side(left)?, side(right)?);
+        let (from, to) = (self.resolve(left)?, self.resolve(right)?);
+        let (from, to) = if as_stored { (from.as_stored(), to.as_stored()) } else { (from, to) };
         let mut joins = Condition::default();
         // All rows are looked at where all must match, also those of a record that others speak of.
         let mut inner = if *any { bound.clone() } else { Bound::default() };
@@ -258,7 +255,7 @@ impl<'a, 's> Compiler<'a, 's> {
                 joins.append(&sql![" LEFT JOIN ", &list(from, column), " AS ", &alias]);
                 return Ok(alias);
             }
-            Join::Values(json) => {
+            Join::Values { json, .. } => {
                 let values = Condition::value(Sql::Text(json.clone()));
                 joins.append(&sql![" LEFT JOIN json_each(", &values, ") AS ", &alias]);
                 return Ok(alias);

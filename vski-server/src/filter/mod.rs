@@ -16,7 +16,33 @@ mod parse;
 /// Dates: `@now` and its like, and the forms in which people write one.
 mod macros;
 
+/// SQL with its parameters.
+mod sql;
+
+/// What `@request` stands for.
+mod request;
+
+/// From a path to columns of tables, by relations.
+mod paths;
+
+/// One comparison.
+mod compare;
+
+/// Tree to SQL.
+mod compile;
+
+/// The order of a list.
+mod sort;
+
+#[cfg(test)]
+mod tests;
+
+pub use compile::{Scope, check, compile, rule, shows_email};
+pub use paths::back_relation;
 pub use parse::parse;
+pub use request::RequestInfo;
+pub use sort::order_by;
+pub use sql::Condition;
 
 /// Bytes of a filter.
 pub const MAX_FILTER_BYTES: usize = 16 << 10;

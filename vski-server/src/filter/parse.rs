@@ -164,7 +164,7 @@ fn text(input: &mut Input<'_>) -> Parsed<Value> {
     let at = input.current_token_start();
     let quote = any.parse_next(input)?;
     let escaped = preceded('\\', literal(quote)).value(quote);
-    let characters = repeat(0.., alt((escaped, none_of(quote))));
+    let mut characters = repeat(0.., alt((escaped, none_of(quote))));
     let text: String = characters.parse_next(input)?;
     if opt(quote).parse_next(input)?.is_none() {
         return refuse(at, format!("this text has no closing {quote}"));

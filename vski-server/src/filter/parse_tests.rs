@@ -1,4 +1,4 @@
-use proptest::prelude::*;
+use proptest::prelude::{any, *};
 
 use super::*;
 use crate::filter::ast::DateMacro;

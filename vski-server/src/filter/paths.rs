@@ -90,8 +90,13 @@ pub enum Join<'a> {
         /// `:each`.
         each: bool,
     },
-    /// Values that are known, a JSON array.
-    Values(String),
+    /// Values that are known.
+    Values {
+        /// A JSON array.
+        json: String,
+        /// `:each`.
+        each: bool,
+    },
 }
 
 impl Join<'_> {
@@ -102,7 +107,7 @@ impl Join<'_> {
 
     /// Whether the rows are records, which several comparisons may be about.
     pub fn is_record(&self) -> bool {
-        !matches!(self, Self::Items { .. } | Self::Values(_))
+        !matches!(self, Self::Items { .. } | Self::Values { .. })
     }
 }
 
@@ -150,6 +155,21 @@ impl<'a> Way<'a> {
     }
 }
 
+impl Resolved<'_> {
+    /// Several values as one text, unless each of them was asked for.
+    pub fn as_stored(self) -> Self {
+        match self {
+            Self::Way(way) => match way.steps.as_slice() {
+                [Step { join: Join::Values { json, each: false }, .. }] => {
+                    constant(Sql::Text(json.clone()), Kind::Loose)
+                }
+                _ => Self::Way(way.as_stored()),
+            },
+            other => other,
+        }
+    }
+}
+
 /// A path that cannot be followed: at which of its names, and why not.
 pub struct Lost {
     /// Counted from 0.
@@ -190,7 +210,8 @@ fn request<'a>(scope: &Scope<'a>, path: &Path) -> Result<Resolved<'a>, Lost> {
             None => Ok(constant(found.single(modifier), Kind::Loose)),
             Some(values) => {
                 let json = serde_json::Value::from(values.clone()).to_string();
-                let steps = vec![Step { key: String::new(), join: Join::Values(json) }];
+                let each = modifier == Some(Modifier::Each);
+                let steps = vec![Step { key: String::new(), join: Join::Values { json, each } }];
                 let lower = modifier == Some(Modifier::Lower);
                 Ok(Resolved::Way(Way { steps, leaf: Leaf::Item, kind: Kind::Loose, lower }))
             }

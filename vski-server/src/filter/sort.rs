@@ -25,12 +25,11 @@ pub fn order_by(text: &str, scope: &Scope<'_>) -> Result<Condition, FilterError>
             let message = format!("a list is sorted by at most {MAX_SORT_KEYS} keys");
             return Err(FilterError::at(text, begin, message));
         }
-        let (name, direction) = match part.trim().split_at(1) {
-            ("-", name) => (name, " DESC"),
-            ("+", name) => (name, ""),
-            _ => (part.trim(), ""),
+        let (name, direction) = match part.trim() {
+            name if name.starts_with('-') => (&name[1..], " DESC"),
+            name => (name.strip_prefix('+').unwrap_or(name), ""),
         };
-        let name_at = text.len() - text[begin..].len() + part.trim().len() - name.len();
+        let name_at = begin + part.trim().len() - name.len();
         let key = key(&compiler, scope, text, name, name_at)?;
         is_total |= key.sql == id;
         order.push(sql![&key, direction]);

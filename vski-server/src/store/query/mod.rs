@@ -16,6 +16,9 @@ pub mod project;
 /// Rules: who gets through, and what they are told otherwise.
 pub mod rules;
 
+/// Records made, changed and removed by who may.
+pub mod write;
+
 use serde_json::Value;
 
 use self::expand::Expansion;

@@ -1,0 +1,58 @@
+use rusqlite::Connection;
+use serde_json::Value;
+
+use super::{Asking, Shape, list, rules};
+use crate::filter::RequestInfo;
+use crate::store::collections::Catalogue;
+use crate::store::error::StoreError;
+use crate::store::records::{self, Secrets};
+
+/// Makes a record of the request's body, if the create rule lets the new row be; an error undoes it with the savepoint that
+/// every request runs in.
+pub fn create(
+    conn: &Connection,
+    request: &RequestInfo,
+    collection: &str,
+    secrets: &Secrets,
+    shape: &Shape,
+) -> Result<Value, StoreError> {
+    let catalogue = Catalogue::load(conn)?;
+    let asking = Asking { catalogue: &catalogue, request };
+    let collection = catalogue.get(collection)?;
+    let rule = rules::may_create(asking, collection)?;
+    let made = records::create(conn, &catalogue, collection, &request.body, secrets)?;
+    let id = made["id"].as_str().unwrap_or_default();
+    rules::check_created(conn, collection, id, rule.as_ref())?;
+    list::written(conn, asking, collection, id, shape)
+}
+
+/// Changes a record by the request's body, if the update rule lets the caller, judged by the row as it was.
+pub fn update(
+    conn: &Connection,
+    request: &RequestInfo,
+    collection: &str,
+    id: &str,
+    secrets: &Secrets,
+    shape: &Shape,
+) -> Result<Value, StoreError> {
+    let catalogue = Catalogue::load(conn)?;
+    let asking = Asking { catalogue: &catalogue, request };
+    let collection = catalogue.get(collection)?;
+    rules::check_before(conn, asking, collection, id, |rules| &rules.update_rule)?;
+    records::update(conn, &catalogue, collection, id, &request.body, secrets)?;
+    list::written(conn, asking, collection, id, shape)
+}
+
+/// Removes a record and what goes with it, if the delete rule lets the caller.
+pub fn delete(
+    conn: &Connection,
+    request: &RequestInfo,
+    collection: &str,
+    id: &str,
+) -> Result<Vec<records::Deleted>, StoreError> {
+    let catalogue = Catalogue::load(conn)?;
+    let asking = Asking { catalogue: &catalogue, request };
+    let collection = catalogue.get(collection)?;
+    rules::check_before(conn, asking, collection, id, |rules| &rules.delete_rule)?;
+    records::delete(conn, &catalogue, collection, id)
+}
