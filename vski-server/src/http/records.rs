@@ -10,6 +10,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::asked::Asked;
+use super::auth::caller::ClientAddress;
+use super::auth::records::prove;
 use super::error::ApiError;
 use super::extract::{Body, Caller, DbName, Params, RawBody, check_keys};
 use super::position::Positioned;
@@ -19,9 +21,9 @@ use crate::store::collections::Catalogue;
 use crate::store::error::StoreError;
 use crate::store::import;
 use crate::store::master::Master;
-use crate::store::query::list::{self as lists, DEFAULT_PER_PAGE, ListQuery, MAX_PER_PAGE};
+use crate::store::query::list::{self as lists, ListQuery};
 use crate::store::query::{Asking, Shape, write};
-use crate::store::records;
+use crate::store::records::{self, DEFAULT_PER_PAGE, MAX_PER_PAGE};
 
 /// Records of one import request: it holds up all other writes meanwhile.
 const MAX_IMPORT_LINES: usize = 10_000;
@@ -88,7 +90,8 @@ async fn list(
     Params(params): Params<ListParams>,
 ) -> Result<Json<Value>, ApiError> {
     let (query, shape) = params.query()?;
-    let found = app.reader(&db)?.read(move |conn| {
+    let reader = app.reader(&db)?;
+    let found = reader.read(move |conn| {
         let catalogue = Catalogue::load(conn)?;
         let asking = Asking { catalogue: &catalogue, request: &request };
         lists::list(conn, asking, catalogue.get(&collection)?, &query, &shape)
@@ -110,7 +113,8 @@ async fn view(
     Params(params): Params<ShapeParams>,
 ) -> Result<Json<Value>, ApiError> {
     let shape = params.shape()?;
-    let found = app.reader(&db)?.read(move |conn| {
+    let reader = app.reader(&db)?;
+    let found = reader.read(move |conn| {
         let catalogue = Catalogue::load(conn)?;
         let asking = Asking { catalogue: &catalogue, request: &request };
         lists::view(conn, asking, catalogue.get(&collection)?, &id, &shape)
@@ -130,14 +134,14 @@ async fn create(
     let database = master.database(&db)?;
     let secrets = records::hash_passwords(&database.reader, &collection, &[&body.value]).await?.remove(0);
     request.body = body.value;
-    let made = database
-        .writer
-        .rows(body.bytes, move |conn| write::create(conn, &request, &collection, &secrets, &shape));
+    let made =
+        database.writer.rows(body.bytes, move |conn| write::create(conn, &request, &collection, &secrets, &shape));
     Ok(Positioned::new(&db, made.await?, Json))
 }
 
 async fn update(
-    State(master): State<Arc<Master>>,
+    State(MasterState { app, master }): State<MasterState>,
+    ClientAddress(address): ClientAddress,
     Asked(mut request): Asked,
     DbName(db): DbName,
     Path((collection, id)): Path<(String, String)>,
@@ -146,11 +150,11 @@ async fn update(
 ) -> Result<Positioned<Json<Value>>, ApiError> {
     let shape = params.shape()?;
     let database = master.database(&db)?;
-    let secrets = records::hash_passwords(&database.reader, &collection, &[&body.value]).await?.remove(0);
+    let mut secrets = records::hash_passwords(&database.reader, &collection, &[&body.value]).await?.remove(0);
+    secrets.proof = prove(&app, address, &db, (&collection, &id), &body.value).await?;
     request.body = body.value;
-    let updated = database
-        .writer
-        .rows(body.bytes, move |conn| write::update(conn, &request, &collection, &id, &secrets, &shape));
+    let updated =
+        database.writer.rows(body.bytes, move |conn| write::update(conn, &request, &collection, &id, &secrets, &shape));
     Ok(Positioned::new(&db, updated.await?, Json))
 }
 

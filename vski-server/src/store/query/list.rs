@@ -8,18 +8,12 @@ use crate::store::collections::Collection;
 use crate::store::error::StoreError;
 use crate::store::records::{columns, on_table, to_json};
 
-/// Records per page unless the caller says otherwise (PocketBase's).
-pub const DEFAULT_PER_PAGE: u64 = 30;
-
-/// Records per page at most (PocketBase's).
-pub const MAX_PER_PAGE: u64 = 1000;
-
 /// What a caller wants listed.
 #[derive(Clone, Debug)]
 pub struct ListQuery {
     /// Which page, from 1.
     pub page: u64,
-    /// Records per page, at most [`MAX_PER_PAGE`].
+    /// Records per page, at most [`records::MAX_PER_PAGE`](crate::store::records::MAX_PER_PAGE).
     pub per_page: u64,
     /// Whether to count all records.
     pub count: bool,
