@@ -10,6 +10,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::asked::Asked;
+use super::auth::caller::ClientAddress;
+use super::auth::records::prove;
 use super::error::ApiError;
 use super::extract::{Body, Caller, DbName, Params, RawBody, check_keys};
 use super::position::Positioned;
@@ -132,14 +134,14 @@ async fn create(
     let database = master.database(&db)?;
     let secrets = records::hash_passwords(&database.reader, &collection, &[&body.value]).await?.remove(0);
     request.body = body.value;
-    let made = database
-        .writer
-        .rows(body.bytes, move |conn| write::create(conn, &request, &collection, &secrets, &shape));
+    let made =
+        database.writer.rows(body.bytes, move |conn| write::create(conn, &request, &collection, &secrets, &shape));
     Ok(Positioned::new(&db, made.await?, Json))
 }
 
 async fn update(
-    State(master): State<Arc<Master>>,
+    State(MasterState { app, master }): State<MasterState>,
+    ClientAddress(address): ClientAddress,
     Asked(mut request): Asked,
     DbName(db): DbName,
     Path((collection, id)): Path<(String, String)>,
@@ -148,11 +150,11 @@ async fn update(
 ) -> Result<Positioned<Json<Value>>, ApiError> {
     let shape = params.shape()?;
     let database = master.database(&db)?;
-    let secrets = records::hash_passwords(&database.reader, &collection, &[&body.value]).await?.remove(0);
+    let mut secrets = records::hash_passwords(&database.reader, &collection, &[&body.value]).await?.remove(0);
+    secrets.proof = prove(&app, address, &db, (&collection, &id), &body.value).await?;
     request.body = body.value;
-    let updated = database
-        .writer
-        .rows(body.bytes, move |conn| write::update(conn, &request, &collection, &id, &secrets, &shape));
+    let updated =
+        database.writer.rows(body.bytes, move |conn| write::update(conn, &request, &collection, &id, &secrets, &shape));
     Ok(Positioned::new(&db, updated.await?, Json))
 }
 

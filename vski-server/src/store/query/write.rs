@@ -3,6 +3,7 @@ use serde_json::Value;
 
 use super::{Asking, Shape, list, rules};
 use crate::filter::RequestInfo;
+use crate::store::auth;
 use crate::store::collections::Catalogue;
 use crate::store::error::StoreError;
 use crate::store::records::{self, Secrets};
@@ -23,6 +24,7 @@ pub fn create(
     let made = records::create(conn, &catalogue, collection, &request.body, secrets)?;
     let id = made["id"].as_str().unwrap_or_default();
     rules::check_created(conn, collection, id, rule.as_ref())?;
+    auth::records::check_created(conn, asking, collection, id, &request.body)?;
     list::written(conn, asking, collection, id, shape)
 }
 
@@ -39,6 +41,7 @@ pub fn update(
     let asking = Asking { catalogue: &catalogue, request };
     let collection = catalogue.get(collection)?;
     rules::check_before(conn, asking, collection, id, |rules| &rules.update_rule)?;
+    auth::records::before_update(conn, asking, collection, id, &request.body, &secrets.proof)?;
     records::update(conn, &catalogue, collection, id, &request.body, secrets)?;
     list::written(conn, asking, collection, id, shape)
 }
