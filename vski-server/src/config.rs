@@ -18,8 +18,12 @@ mod freshness;
 /// How often somebody may try to log in.
 mod logins;
 
+/// Whose pages may read answers in a browser.
+mod origins;
+
 pub use freshness::{Fallback, Freshness};
 pub use logins::{LoginLimits, TrustedProxies};
+pub use origins::CorsOrigins;
 
 /// What the server does with its databases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -65,6 +69,9 @@ pub struct ServeArgs {
     /// Proxies whose X-Forwarded-For says who the client is: addresses and networks, with commas
     #[arg(long, env = "TRUSTED_PROXIES")]
     pub trusted_proxies: Option<TrustedProxies>,
+    /// Pages that browsers let read answers: *, none, or origins with commas, such as https://app.example.com
+    #[arg(long, env = "CORS_ORIGINS", default_value = "*")]
+    pub cors_origins: CorsOrigins,
     #[command(flatten)]
     pub retention: RetentionArgs,
     /// On a master: a replica that was not heard of for this long is forgotten: 30m, 24h, 7d
@@ -105,6 +112,7 @@ pub struct Config {
     pub freshness: Freshness,
     pub logins: LoginLimits,
     pub trusted_proxies: TrustedProxies,
+    pub cors_origins: CorsOrigins,
     pub first_admin: Option<FirstAdmin>,
     pub retention: Retention,
     pub replica_forget_after: Duration,
@@ -136,6 +144,7 @@ impl ServeArgs {
             freshness: self.freshness,
             logins: self.logins,
             trusted_proxies: self.trusted_proxies.clone().unwrap_or_default(),
+            cors_origins: self.cors_origins.clone(),
             first_admin: self.first_admin()?,
             retention: self.retention.resolve(),
             replica_forget_after: self.replica_forget_after,

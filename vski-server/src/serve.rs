@@ -153,6 +153,7 @@ fn app(
         freshness: config.freshness,
         logins: LoginLimiter::new(&config.logins),
         trusted_proxies: Arc::new(config.trusted_proxies.clone()),
+        cors_origins: Arc::new(config.cors_origins.clone()),
         replicas,
         metrics,
         shutdown,
