@@ -74,6 +74,12 @@ mod schema;
 /// Lists, filters, expansion and rules.
 mod query;
 
+/// Clients that were made for PocketBase.
+mod clients;
+
+/// What browsers and caches are told.
+mod browsers;
+
 /// Manual migrations, and edits behind the master's back.
 mod migration;
 
