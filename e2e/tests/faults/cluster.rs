@@ -6,10 +6,11 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::process::Command;
 use std::rc::Rc;
 
 use anyhow::{Context, Result, ensure};
-use e2e::docker::{Scope, docker, free_subnet};
+use e2e::docker::{self, Scope, docker, free_subnet};
 
 use super::node::Node;
 use super::part::{Part, is_unexpected};
@@ -106,7 +107,13 @@ impl Cluster {
             return Ok(gateway);
         }
         // Docker 20.10 tells no gateway that it chose itself: it is the first address.
-        let subnet = docker(&["network", "inspect", "--format", "{{range .IPAM.Config}}{{.Subnet}}{{end}}", &self.shared.inner])?;
+        let subnet = docker(&[
+            "network",
+            "inspect",
+            "--format",
+            "{{range .IPAM.Config}}{{.Subnet}}{{end}}",
+            &self.shared.inner,
+        ])?;
         let start = subnet.strip_suffix(".0/24").with_context(|| format!("a subnet of 256 addresses, not {subnet}"))?;
         Ok(format!("{start}.1"))
     }
@@ -122,6 +129,16 @@ impl Cluster {
         ensure!(alarms.is_empty(), "unexpected warnings:\n{}", alarms.join("\n"));
         Ok(())
     }
+}
+
+/// A program that reaches into containers from this machine. It is stopped when its time is over.
+pub fn as_root(program: &str) -> Command {
+    if rustix::process::getuid().is_root() {
+        return docker::limited(program, docker::COMMAND);
+    }
+    let mut command = docker::limited("sudo", docker::COMMAND);
+    command.args(["--non-interactive", program]);
+    command
 }
 
 /// Logs of a scenario that failed are printed before everything of it is removed.
