@@ -12,9 +12,6 @@
 /// What a pod's specification may say.
 mod spec;
 
-/// Docker's command line, and what is left behind on it.
-mod docker;
-
 /// The variables of a container.
 mod environment;
 
@@ -36,10 +33,12 @@ mod pod;
 /// StatefulSets, claims and what an operator does to them.
 mod namespace;
 
-pub use docker::{available, docker, must, prefix, script, stand_ins, sweep, try_docker};
 pub use environment::secret;
 pub use namespace::Namespace;
 pub use pod::{Event, What};
+
+/// How namespaces mark what they make.
+pub const SCOPE: crate::docker::Scope = crate::docker::Scope { label: "dev.vski.e2e.pods", word: "pods" };
 
 /// Fails for a StatefulSet that says anything that is not emulated.
 pub fn check(set: &serde_json::Value) -> anyhow::Result<()> {

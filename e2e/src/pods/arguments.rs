@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, ensure};
 
-use super::docker::LABEL;
+use super::SCOPE;
 use super::spec::{Container, PodSpec};
 use super::volumes::mount;
 use crate::manifests::quantity;
@@ -26,7 +26,7 @@ pub fn run(
 ) -> Result<Vec<String>> {
     let mut made: Vec<String> = vec!["run".into()];
     let mut add = |name: &str, value: String| made.extend([name.to_owned(), value]);
-    add("--label", format!("{LABEL}={}", around.namespace));
+    add("--label", SCOPE.tag(around.namespace));
     add("--network", format!("container:{}", around.pause));
     add("--ipc", format!("container:{}", around.pause));
     for (name, value) in variables {

@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-use super::docker::{docker, try_docker};
 use super::pod::{Journal, What};
 use super::probes::{self, Probes, Verdict};
 use super::spec::Container;
+use crate::docker::{docker, try_docker};
 use crate::output::{Output, Stream};
 use crate::process::command;
 

@@ -5,10 +5,11 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
-use super::docker::{self, LABEL, docker, must, try_docker};
+use super::SCOPE;
 use super::pod::{Blueprint, Event, Journal, Pod, What, wait_ready};
 use super::spec::{PodSpec, SetSpec, Template};
 use crate::client::Client;
+use crate::docker::{docker, must, script, try_docker};
 use crate::manifests::{Manifests, items, name};
 use crate::output::is_alarming;
 
@@ -40,9 +41,9 @@ pub struct Namespace {
 impl Namespace {
     /// An empty one for pods of these manifests. `images` are local names by the names in manifests.
     pub fn new(manifests: Manifests, images: &[(&str, &str)]) -> Result<Self> {
-        let name = format!("{}{:06x}", docker::prefix(), rand::random::<u32>() & 0xff_ffff);
-        let small = docker::script("e2e/images/small", &[])?;
-        docker(&["network", "create", "--label", &format!("{LABEL}={name}"), &name])?;
+        let name = SCOPE.name("namespace");
+        let small = script("e2e/images/small", &[])?;
+        docker(&["network", "create", "--label", &SCOPE.tag(&name), &name])?;
         let images = images.iter().map(|(name, local)| ((*name).to_owned(), (*local).to_owned())).collect();
         Ok(Self {
             name,
@@ -165,7 +166,7 @@ impl Namespace {
 
     /// `kubectl exec`, which must succeed. Returns what it printed.
     pub fn must_exec(&self, pod: &str, container: &str, command: &[&str]) -> Result<String> {
-        must(self.exec(pod, container, command)?, &format!("{command:?} in {pod}"))
+        must(&self.exec(pod, container, command)?, &format!("{command:?} in {pod}"))
     }
 
     /// SIGKILL to a container's process, as by the out-of-memory killer.
@@ -311,8 +312,8 @@ impl Drop for Namespace {
             }
         }
         self.pods.clear();
-        if let Err(error) = docker::remove(&self.name) {
-            println!("{} was not removed: {error:#}", self.name);
+        if let Err(error) = SCOPE.remove(&self.name) {
+            println!("{error:#}");
         }
     }
 }

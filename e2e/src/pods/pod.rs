@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use super::SCOPE;
 use super::arguments::{Surroundings, run};
-use super::docker::{LABEL, docker};
 use super::environment::{Fields, resolve};
 use super::keeper::{Keeper, Plan, State};
 use super::spec::{Container, PodSpec};
 use super::volumes;
+use crate::docker::docker;
 use crate::eventually;
 use crate::manifests::Manifests;
 
@@ -210,7 +211,7 @@ impl<'a> Place<'a> {
         };
         let volumes = volumes::make(&blueprint.spec, &making)?;
         let pause = format!("{}_{}_pause", blueprint.namespace, blueprint.name);
-        let label = format!("{LABEL}={}", blueprint.namespace);
+        let label = SCOPE.tag(&blueprint.namespace);
         let mut arguments = vec!["run", "--detach", "--name", &pause, "--label", &label, "--ipc", "shareable"];
         arguments.extend(["--hostname", &blueprint.name, "--network", &blueprint.namespace]);
         blueprint.aliases.iter().for_each(|alias| arguments.extend(["--network-alias", alias]));
@@ -276,7 +277,7 @@ impl<'a> Place<'a> {
             let mut all = vec!["run", "--name", &run];
             all.extend(arguments[1..].iter().map(String::as_str));
             self.journal(container, What::Started);
-            let ended = super::docker::try_docker(&all)?;
+            let ended = crate::docker::try_docker(&all)?;
             self.journal(container, What::Exited(ended.status.code().unwrap_or(-1)));
             if ended.status.success() || shared.is_over() {
                 break;

@@ -2,8 +2,8 @@ use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use super::docker::try_docker;
 use super::spec::{Container, Probe};
+use crate::docker::try_docker;
 
 /// How a container is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,9 +5,10 @@ use std::fmt::Write;
 
 use anyhow::{Context, Result, bail};
 
-use super::docker::{LABEL, docker};
+use super::SCOPE;
 use super::environment::data;
 use super::spec::PodSpec;
+use crate::docker::docker;
 use crate::manifests::Manifests;
 
 /// Where a helper sees the volumes.
@@ -118,7 +119,7 @@ impl Work {
     }
 
     fn run(&self, names: &BTreeMap<String, String>, making: &Making) -> Result<()> {
-        let label = format!("{LABEL}={}", making.namespace);
+        let label = SCOPE.tag(making.namespace);
         for name in names.values() {
             // One that is there stays as it is.
             docker(&["volume", "create", "--label", &label, name])?;

@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use e2e::client::{Client, records};
+use e2e::docker::docker;
 use e2e::eventually;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::docker::{Images, compose_file, docker};
+use super::images::{Images, compose_file};
 use super::project::{ADMIN, Project, READY};
 use super::reads::{NODES, Reads, read};
 

@@ -4,10 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
+use e2e::docker::{self, docker, finish};
+use e2e::manifests::repository;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::docker::{self, Images, compose_file, docker, finish, root};
+use super::images::{Images, compose_file};
 
 /// The last stage of the Dockerfile, really built, has the configuration and the files of the image that the scenarios
 /// start. Only the stage that compiles is replaced: by what it would leave behind.
@@ -72,9 +74,9 @@ fn content(image: &str) -> Result<BTreeSet<String>> {
 
 /// .dockerignore lets every member of the workspace through: cargo wants all of their manifests.
 pub fn build_context(_: &Images) -> Result<()> {
-    let ignored = std::fs::read_to_string(root().join(".dockerignore"))?;
+    let ignored = std::fs::read_to_string(repository().join(".dockerignore"))?;
     let let_through: Vec<&str> = ignored.lines().filter_map(|line| line.strip_prefix('!')).collect();
-    let manifest = std::fs::read_to_string(root().join("Cargo.toml"))?;
+    let manifest = std::fs::read_to_string(repository().join("Cargo.toml"))?;
     let members = manifest.lines().find_map(|line| line.strip_prefix("members = ")).context("the members")?;
     let members: Vec<String> = serde_json::from_str(members)?;
     for member in members {
@@ -117,7 +119,7 @@ pub fn settings(_: &Images) -> Result<()> {
     for name in offered.keys() {
         ensure!(used.contains_key(*name), "{name} of .env.example is read by no file");
     }
-    let readme = std::fs::read_to_string(root().join("README.md"))?;
+    let readme = std::fs::read_to_string(repository().join("README.md"))?;
     let rows = readme.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`'));
     for name in rows.map(|(name, _)| name).filter(|name| is_name(name)) {
         ensure!(example.contains(name), ".env.example does not mention {name}");

@@ -3,8 +3,8 @@
 //! Docker is one for all: scenarios run one after another, in the order below. Images are made first, where they are
 //! missing. Everything that a scenario makes is labelled, and removed at its end, at a signal, and before the next run.
 
-/// Docker's command line.
-mod docker;
+/// What scenarios start.
+mod images;
 
 /// A topology of compose/ that runs.
 mod project;
@@ -28,7 +28,7 @@ use std::process::ExitCode;
 
 use e2e::scenarios::{self, Scenario};
 
-use self::docker::Images;
+use self::images::Images;
 
 type Proof = fn(&Images) -> anyhow::Result<()>;
 
@@ -49,10 +49,5 @@ const SCENARIOS: &[Scenario<Proof>] = &[
 ];
 
 fn main() -> ExitCode {
-    let prepare = |_| {
-        docker::clean_up_on_signals();
-        docker::clean_up();
-        docker::images()
-    };
-    scenarios::main(SCENARIOS, docker::available(), prepare, |run, images| run(images))
+    scenarios::main(SCENARIOS, e2e::docker::available(), |_| Images::prepare(), |run, images| run(images))
 }

@@ -2,11 +2,12 @@
 
 use anyhow::{Context, Result, ensure};
 use e2e::client::records;
+use e2e::docker::docker;
 use e2e::eventually;
 use reqwest::Method;
 use serde_json::json;
 
-use super::docker::{Images, docker};
+use super::images::Images;
 use super::project::{ADMIN, Project, READY};
 
 /// What a fresh master says on purpose.

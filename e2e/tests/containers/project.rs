@@ -10,10 +10,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use e2e::client::Client;
+use e2e::docker::{self, docker, finish};
 use e2e::eventually;
 use tempfile::TempDir;
 
-use super::docker::{self, Images, compose_file, docker, finish};
+use super::images::{Images, SCOPE, compose_file};
 
 /// How long a topology may take to be up, on a busy machine.
 const UP: Duration = Duration::from_secs(180);
@@ -44,7 +45,7 @@ impl Project {
     /// Starts `compose/<file>` and waits until all of it is healthy. `balancer` is the service that listens on 8080.
     pub fn up(file: &str, balancer: Option<&str>, images: &Images, settings: &[(&str, &str)]) -> Result<Self> {
         let topology = file.trim_end_matches(".yaml");
-        let name = format!("{}{topology}-{:04x}", docker::prefix(), rand::random::<u16>());
+        let name = SCOPE.name(topology);
         let overrides = tempfile::tempdir()?;
         let mut text = String::from("services:\n");
         for (service, port) in PORTS.into_iter().chain(balancer.map(|balancer| (balancer, 8080))) {
@@ -130,7 +131,7 @@ impl Project {
 
     /// Starts a server that is no VSKI in the topology's network, at an address or under a service's name.
     pub fn stranger(&self, name: &str, place: &[&str], fields: &[&str]) -> Result<String> {
-        let (label, network) = (format!("{}={}", docker::LABEL, self.name), format!("{}_default", self.name));
+        let (label, network) = (SCOPE.tag(&self.name), format!("{}_default", self.name));
         let run = ["run", "--detach", "--label", &label, "--network", &network];
         docker(&[&run, place, &[&self.images.1, name], fields].concat())
     }
@@ -188,6 +189,8 @@ impl Drop for Project {
             let _ = self.compose(&["ps", "--all"]).map(|table| println!("{table}"));
             let _ = self.compose(&["logs", "--no-color", "--tail", TAIL]).map(|logs| println!("{logs}"));
         }
-        docker::remove(&self.name);
+        if let Err(error) = SCOPE.remove(&self.name) {
+            println!("{error:#}");
+        }
     }
 }

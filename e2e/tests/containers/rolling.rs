@@ -5,7 +5,7 @@ use e2e::eventually;
 use e2e::load::{FIELDS, Load, seed};
 
 use super::balancer::{Balanced, FAULT_LIMIT};
-use super::docker::Images;
+use super::images::Images;
 use super::project::READY;
 use super::reads::{NODES, Reads};
 

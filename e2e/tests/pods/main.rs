@@ -22,7 +22,8 @@ mod monitoring;
 
 use std::process::ExitCode;
 
-use e2e::pods;
+use e2e::docker;
+use e2e::pods::SCOPE;
 use e2e::scenarios::{self, Scenario};
 
 type Proof = fn() -> anyhow::Result<()>;
@@ -56,9 +57,10 @@ const SCENARIOS: &[Scenario<Proof>] = &[
 ];
 
 fn main() -> ExitCode {
-    let prepare = |docker| {
-        pods::script("e2e/tools/kubernetes", &[])?;
-        if docker { pods::sweep() } else { Ok(()) }
+    let prepare = |has_docker| {
+        docker::script("e2e/tools/kubernetes", &[])?;
+        SCOPE.clean_up_on_signals();
+        if has_docker { SCOPE.sweep() } else { Ok(()) }
     };
-    scenarios::main(SCENARIOS, pods::available(), prepare, |run, ()| run())
+    scenarios::main(SCENARIOS, docker::available(), prepare, |run, ()| run())
 }

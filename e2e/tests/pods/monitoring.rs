@@ -7,9 +7,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use e2e::client::Client;
 use e2e::cluster::ADMIN;
+use e2e::docker::{compose, docker, must, script, stand_ins, try_docker};
 use e2e::eventually;
 use e2e::manifests::{items, parse, render, repository};
-use e2e::pods::{docker, must, script, stand_ins, try_docker};
 use serde_json::{Value, json};
 
 /// How long a change may take until everybody has told of it, on a busy machine.
@@ -79,17 +79,17 @@ pub fn checks() -> Result<()> {
     let compose = repository().join("compose");
     let [prometheus, alertmanager] = IMAGES;
     let folder = compose.join("prometheus");
-    must(check(prometheus, &folder, &["promtool", "check", "rules", "rules.yml"])?, "check rules")?;
-    must(check(prometheus, &folder, &["promtool", "test", "rules", "rules.test.yml"])?, "test rules")?;
+    must(&check(prometheus, &folder, &["promtool", "check", "rules", "rules.yml"])?, "check rules")?;
+    must(&check(prometheus, &folder, &["promtool", "test", "rules", "rules.test.yml"])?, "test rules")?;
     let here = tempfile::tempdir()?;
     let plain = read("compose/prometheus/prometheus.yml")?.replace("/etc/prometheus/", "/etc/checked/");
     std::fs::write(here.path().join("prometheus.yml"), plain)?;
     let rules = read("compose/prometheus/rules.yml")?;
     std::fs::write(here.path().join("rules.yml"), &rules)?;
     open(here.path())?;
-    must(check(prometheus, here.path(), &["promtool", "check", "config", "prometheus.yml"])?, "check config")?;
+    must(&check(prometheus, here.path(), &["promtool", "check", "config", "prometheus.yml"])?, "check config")?;
     must(
-        check(alertmanager, &compose.join("alertmanager"), &["amtool", "check-config", "alertmanager.yml"])?,
+        &check(alertmanager, &compose.join("alertmanager"), &["amtool", "check-config", "alertmanager.yml"])?,
         "amtool",
     )?;
 
@@ -125,9 +125,7 @@ const RECEIVER: &str = "mkdir -p /www/cgi-bin; printf '#!/bin/sh\\nhead -c $CONT
 
 impl Stack {
     fn up() -> Result<Self> {
-        if docker(&["compose", "version"]).is_err() {
-            script("e2e/tools/compose-v2", &[])?;
-        }
+        compose()?;
         stand_ins(&IMAGES)?;
         let (image, small) = (script("e2e/images/test-image", &[])?, script("e2e/images/small", &[])?);
         let folder = tempfile::tempdir()?;
@@ -151,7 +149,7 @@ impl Stack {
             writeln!(more, "  {service}: {{ports: !override [\"127.0.0.1::{port}\"]}}")?;
         }
         std::fs::write(folder.path().join("more.yaml"), more)?;
-        let stack = Self { folder, name: format!("{}monitoring", e2e::pods::prefix()), image };
+        let stack = Self { folder, name: format!("{}monitoring", e2e::pods::SCOPE.prefix()), image };
         stack.compose(&["down", "--volumes", "--timeout", "1"])?;
         stack.compose(&["up", "--detach", "--wait", "--no-build", "--quiet-pull"])?;
         Ok(stack)

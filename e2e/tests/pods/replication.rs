@@ -3,10 +3,11 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use e2e::client::Client;
 use e2e::cluster::ADMIN;
+use e2e::docker::{docker, script};
 use e2e::eventually;
 use e2e::load::{self, Load};
 use e2e::manifests::{Manifests, render};
-use e2e::pods::{Namespace, What, docker, script, secret};
+use e2e::pods::{Namespace, What, secret};
 use serde_json::{Value, json};
 
 /// How long a replica may take to have what the master has, on a busy machine.

@@ -1,9 +1,10 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use e2e::docker::{docker, script};
 use e2e::eventually;
 use e2e::manifests::Manifests;
-use e2e::pods::{Namespace, What, docker, script};
+use e2e::pods::{Namespace, What};
 use serde_json::{Value, json};
 
 /// How long a change may take to be noticed on a busy machine.
