@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use anyhow::{Context, Result, ensure};
+use e2e::disk::Disk;
 use e2e::docker::{Scope, docker, free_subnet};
 
 use super::node::Node;
@@ -16,6 +17,9 @@ use super::part::{Part, is_unexpected};
 
 /// The mark of everything that a scenario makes.
 pub const SCOPE: Scope = Scope { label: "dev.vski.e2e.faults", word: "faults" };
+
+/// The image's user and group.
+const USER: u32 = 65532;
 
 /// Lines of each container that a failed scenario prints.
 const TAIL: usize = 60;
@@ -82,6 +86,14 @@ impl Cluster {
         Node::embedded(&self.shared, name)
     }
 
+    /// A small disk of that many MiB, which will be the volume of a node that does not exist yet.
+    pub fn disk(&self, node: &str, mib: u64) -> Result<Disk> {
+        let disk = Disk::new(&SCOPE.prefix(), mib, USER)?;
+        let device = format!("device={}", disk.data().display());
+        self.shared.volume_of(node, &["--opt", "type=none", "--opt", "o=bind", "--opt", &device])?;
+        Ok(disk)
+    }
+
     /// Says that lines of a container, as WARN or ERROR, are no surprise if they contain one of `texts`.
     pub fn expect(&self, container: &str, texts: &[&str]) {
         let texts = texts.iter().map(|text| (*text).to_owned());
@@ -106,7 +118,13 @@ impl Cluster {
             return Ok(gateway);
         }
         // Docker 20.10 tells no gateway that it chose itself: it is the first address.
-        let subnet = docker(&["network", "inspect", "--format", "{{range .IPAM.Config}}{{.Subnet}}{{end}}", &self.shared.inner])?;
+        let subnet = docker(&[
+            "network",
+            "inspect",
+            "--format",
+            "{{range .IPAM.Config}}{{.Subnet}}{{end}}",
+            &self.shared.inner,
+        ])?;
         let start = subnet.strip_suffix(".0/24").with_context(|| format!("a subnet of 256 addresses, not {subnet}"))?;
         Ok(format!("{start}.1"))
     }
@@ -150,10 +168,14 @@ impl Shared {
         docker(&["network", "connect", "--alias", name, &self.inner, container]).map(drop)
     }
 
-    /// Makes a volume. Returns its name.
-    pub fn volume(&self, name: &str) -> Result<String> {
-        let volume = format!("{}-{name}", self.id);
-        docker(&["volume", "create", "--label", &self.label(), &volume])?;
+    /// Makes a volume, unless there is one for that node already. Returns its name.
+    pub fn volume(&self, node: &str) -> Result<String> {
+        self.volume_of(node, &[])
+    }
+
+    fn volume_of(&self, node: &str, options: &[&str]) -> Result<String> {
+        let (label, volume) = (self.label(), format!("{}-{node}", self.id));
+        docker(&[&["volume", "create", "--label", &label], options, &[&volume]].concat())?;
         Ok(volume)
     }
 

@@ -4,8 +4,8 @@ use std::time::Instant;
 
 use anyhow::{Result, ensure};
 use e2e::cluster::READY;
-use e2e::load::{self, FIELDS, Load};
 use e2e::eventually;
+use e2e::load::{self, FIELDS, Load};
 
 use super::cluster::Cluster;
 use super::node::assert_equal;
@@ -40,7 +40,9 @@ pub fn scenario(cluster: &Cluster) -> Result<()> {
         let at_least = cut.elapsed().as_secs_f64() - ROUNDING;
         let told = [lag(&client)?, metric(&client, SERVERS_LAG)?, metric(&agent, AGENTS_LAG)?];
         let at_most = lag_before + before.elapsed().as_secs_f64() + ROUNDING;
-        lies.extend(told.iter().filter(|told| !(at_least..=at_most).contains(*told)).map(|told| (at_least, *told, at_most)));
+        lies.extend(
+            told.iter().filter(|told| !(at_least..=at_most).contains(*told)).map(|told| (at_least, *told, at_most)),
+        );
         Ok(told[0] > CUT_OFF)
     })?;
     ensure!(lies.is_empty(), "lags that cannot be, and between what they should be: {lies:?}");

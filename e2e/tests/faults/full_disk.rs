@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 use anyhow::{Context, Result, bail, ensure};
 use e2e::client::{Client, records};
 use e2e::cluster::READY;
-use e2e::disk::Disk;
 use e2e::output::log_field;
 use e2e::{content, eventually};
 use reqwest::Method;

@@ -33,7 +33,7 @@ const COPIED: Duration = Duration::from_secs(180);
 
 /// One replica is far away, the other one at the end of a narrow link. Neither may state a lag that is too small.
 pub fn slow(cluster: &Cluster) -> Result<()> {
-    let mut master = filled_master(cluster, FEW)?;
+    let master = filled_master(cluster, FEW)?;
     let gateway = cluster.gateway()?.parse()?;
     let proxy = Proxy::start_on(std::net::IpAddr::V4(gateway), &format!("http://{}:3001", address(&master.server)?))?;
     proxy.set(Network::Slow(FAR));
@@ -63,7 +63,7 @@ pub fn lossy(cluster: &Cluster) -> Result<()> {
     for name in ["r001-agent", "r002-agent"] {
         cluster.expect(name, &["sync failed"]);
     }
-    let mut master = filled_master(cluster, MANY)?;
+    let master = filled_master(cluster, MANY)?;
     let link = Link::new(master.server.pid()?, cluster.gateway()?.parse()?);
     let mut replicas = [cluster.replica("r001")?, cluster.replica("r002")?];
     for (replica, (fate, chance)) in replicas.iter_mut().zip([(Fate::Lost, LOST), (Fate::Reset, RESET)]) {

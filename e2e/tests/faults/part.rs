@@ -71,6 +71,14 @@ impl Part {
         }
     }
 
+    /// Another container of the same program with the same settings over the same volume, not there yet.
+    pub fn twin(&self, name: &str) -> Self {
+        let command: Vec<&str> = self.command.iter().map(String::as_str).collect();
+        let mut twin = Self::new(&self.shared, name, &command, &self.volume, self.published);
+        twin.env.clone_from(&self.env);
+        twin
+    }
+
     /// Its name, as in logs and in the cluster's inner network.
     pub fn name(&self) -> &str {
         &self.name
@@ -165,8 +173,7 @@ impl Part {
     /// Runs a program in the container, with its settings.
     pub fn exec(&self, command: &[&str]) -> Result<Done> {
         let what = || format!("{} in {}", command.join(" "), self.name);
-        let mut done =
-            self.container()?.exec(ExecCommand::new(command.iter().copied())).with_context(what)?;
+        let mut done = self.container()?.exec(ExecCommand::new(command.iter().copied())).with_context(what)?;
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).trim_end().to_owned();
         let stdout = text(done.stdout_to_vec().with_context(what)?);
         let stderr = text(done.stderr_to_vec().with_context(what)?);

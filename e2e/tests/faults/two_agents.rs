@@ -3,8 +3,8 @@
 
 use anyhow::{Context, Result, ensure};
 use e2e::cluster::READY;
-use e2e::load::{self, FIELDS, Load};
 use e2e::eventually;
+use e2e::load::{self, FIELDS, Load};
 
 use super::cluster::Cluster;
 use super::node::assert_equal;
@@ -36,13 +36,15 @@ pub fn scenario(cluster: &Cluster) -> Result<()> {
     eventually("the first one goes on", READY, || Ok(client.get("/readyz?max_lag=5s")?.status == 200))?;
     let agent = agent_client(replica.agent()?)?;
     for name in ["database_busy", "meddled", "sqlite_failed", "conflict"] {
-        ensure!(metric(&agent, &error_series(name))? == 0.0, "the first one met {name}");
+        ensure!(metric(&agent, &error_series(name))? < 0.5, "the first one met {name}");
     }
     assert_copied_once(replica.agent()?)?;
 
     replica.agent()?.crash()?;
     load.wait_for(100)?;
-    eventually("the spare takes over", READY, || Ok(spare.lines().iter().any(|line| line.contains("agent listening"))))?;
+    eventually("the spare takes over", READY, || {
+        Ok(spare.lines().iter().any(|line| line.contains("agent listening")))
+    })?;
     let ledger = load.stop()?;
     let first = replica.agent.replace(spare);
     assert_equal(&master, &[&replica])?;
