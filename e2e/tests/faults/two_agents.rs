@@ -27,7 +27,8 @@ pub fn scenario(cluster: &Cluster) -> Result<()> {
     })?;
     let lines = spare.lines();
     let refused = lines.iter().find(|line| line.contains("in use by")).context("a refusal")?;
-    for told in ["/data is in use by agent", "stop that process first, or set DATA_DIR to another directory"] {
+    for told in ["/data is in use by a running agent", "stop that process first, or set DATA_DIR to another directory"]
+    {
         ensure!(refused.contains(told), "{told:?} is not told: {refused}");
     }
     ensure!(spare.fact("{{.State.ExitCode}}")? == "2" || spare.fact("{{.State.Running}}")? == "true", "its exit code");
