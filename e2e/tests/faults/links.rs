@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
-use e2e::client::Client;
+use anyhow::{Result, ensure};
 use e2e::cluster::READY;
 use e2e::eventually;
 use e2e::link::{Fate, Link};
@@ -12,6 +11,7 @@ use e2e::proxy::{Network, Proxy};
 
 use super::cluster::Cluster;
 use super::node::{Node, assert_equal};
+use super::rows;
 use super::told::{address, agent_client, assert_copied_once, assert_lag_is_true, metric};
 
 /// How long each byte takes to the replica that is far away, one way.
@@ -20,9 +20,9 @@ const FAR: Duration = Duration::from_millis(100);
 /// What gets through to the other one, kilobits a second.
 const NARROW: u32 = 16_000;
 
-/// Rows of 1 kB and their entries that a slow link carries at first, and a lossy one.
-const FEW: u32 = 2_000;
-const MANY: u32 = 12_000;
+/// Rows of 300 bytes that a slow link carries at first, together with their entry, and a lossy one.
+const FEW: u64 = 6_000;
+const MANY: u64 = 40_000;
 
 /// Parts of all packets that vanish, or end their connection.
 const LOST: f64 = 0.03;
@@ -46,7 +46,7 @@ pub fn slow(cluster: &Cluster) -> Result<()> {
         assert_lag_is_true(&admin, &replica.client()?, "posts", 10)?;
     }
     // More at once than the links carry in a moment.
-    fill(&admin, FEW)?;
+    rows::insert(&admin, "posts", FEW + 1, FEW)?;
     for replica in [&far, &near] {
         assert_lag_is_true(&admin, &replica.client()?, "posts", 3)?;
         let client = replica.client()?;
@@ -97,23 +97,12 @@ pub fn lossy(cluster: &Cluster) -> Result<()> {
     replicas.iter_mut().try_for_each(|replica| assert_copied_once(replica.agent()?))
 }
 
-/// A running master with that many rows of 1 kB.
-fn filled_master(cluster: &Cluster, rows: u32) -> Result<Node> {
+/// A running master with that many rows.
+fn filled_master(cluster: &Cluster, rows: u64) -> Result<Node> {
     let mut master = cluster.master()?;
     master.start_ready()?;
     let admin = master.admin()?;
     admin.create_collection("posts", &[("n", "number"), ("note", "text")])?;
-    fill(&admin, rows)?;
+    rows::insert(&admin, "posts", 1, rows)?;
     Ok(master)
-}
-
-/// Adds rows of 1 kB that do not compress.
-fn fill(admin: &Client, rows: u32) -> Result<()> {
-    let sql = format!(
-        "WITH RECURSIVE s(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM s WHERE n < {rows})
-         INSERT INTO posts (id, created, updated, n, note)
-         SELECT lower(substr(hex(randomblob(8)), 1, 15)), strftime('%Y-%m-%d %H:%M:%fZ'), strftime('%Y-%m-%d %H:%M:%fZ'),
-                n, hex(randomblob(500)) FROM s;"
-    );
-    admin.sql(&sql)?.ok().map(drop).context("fill the master")
 }

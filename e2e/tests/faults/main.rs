@@ -3,8 +3,8 @@
 //!
 //! Docker is one for all: scenarios run one after another, in the order below, each on containers, networks and volumes of
 //! its own. Everything is labelled, and removed at a scenario's end, at a signal, and before the next run. A scenario
-//! fails when a container warns of what the scenario does not expect. Some need root, which kills processes of containers
-//! and reaches their volumes.
+//! fails when a container warns of what the scenario does not expect. Some need root (or
+//! sudo without a password), which kills processes of containers and reaches their volumes.
 
 /// Networks, volumes, and logs that are judged.
 mod cluster;
@@ -15,11 +15,43 @@ mod node;
 /// One container.
 mod part;
 
+/// Rows by the thousand.
+mod rows;
+
+/// Reads in the background that notice every failure.
+#[path = "../containers/reads.rs"]
+mod reads;
+
+/// A receiver of spans.
+#[path = "../it/collector.rs"]
+mod collector;
+
 /// What nodes tell of themselves.
 mod told;
 
 /// The specification's quick start.
 mod quick_start;
+
+/// A replica that comes late.
+mod late;
+
+/// An agent that dies.
+mod killed;
+
+/// A master that is restarted.
+mod restarts;
+
+/// A replica with another secret.
+mod wrong_secret;
+
+/// A new secret for all.
+mod rotation;
+
+/// One trace through all nodes.
+mod trace;
+
+/// Rows that differ.
+mod mismatch;
 
 /// The network is cut.
 mod cut;
@@ -48,6 +80,13 @@ const fn running(name: &'static str, run: Proof) -> Scenario<Proof> {
 
 const SCENARIOS: &[Scenario<Proof>] = &[
     running("the_quick_start_of_the_specification_works_in_containers", quick_start::scenario),
+    running("a_replica_that_comes_late_catches_up_by_the_log_or_by_a_snapshot", late::scenario),
+    running("an_agent_that_is_killed_in_the_middle_of_an_apply_leaves_whole_entries", killed::scenario),
+    running("a_master_that_is_restarted_under_load_loses_nothing_and_is_followed_again", restarts::scenario),
+    running("with_a_wrong_secret_nothing_is_served_and_both_logs_say_why", wrong_secret::scenario),
+    running("a_new_secret_comes_to_all_nodes_under_load_without_a_refused_login", rotation::scenario),
+    running("one_trace_leads_from_the_write_over_the_commit_to_every_apply", trace::scenario),
+    running("rows_changed_behind_a_replicas_back_are_found_by_verify_and_mended", mismatch::scenario),
     running("a_cut_network_leaves_reads_and_a_true_lag_and_heals_without_a_new_copy", cut::scenario),
     running("slow_and_narrow_links_carry_everything_and_the_stated_lag_is_true", links::slow),
     running("links_that_lose_packets_and_connections_carry_everything", links::lossy),

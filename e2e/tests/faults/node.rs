@@ -12,6 +12,7 @@ use e2e::program::free_port;
 
 use super::cluster::Shared;
 use super::part::{Done, Part};
+use super::reads::Reads;
 
 /// A master or a replica.
 pub struct Node {
@@ -135,11 +136,31 @@ impl Node {
         docker(&["volume", "inspect", "--format", "{{.Mountpoint}}", &self.volume]).map(PathBuf::from)
     }
 
+    /// Reads a collection that has records again and again, by several clients.
+    pub fn read(&self, collection: &str) -> Result<NodeReads> {
+        Ok(NodeReads { node: self.name.clone(), reads: Reads::start(&self.client()?, collection) })
+    }
+
     /// Fails unless this node itself answers a read of a collection.
     pub fn assert_answers(&self, collection: &str) -> Result<()> {
         let reply = self.client()?.get(&records(collection))?.ok().with_context(|| self.name.clone())?;
         let answered = reply.header("x-replica-id");
         ensure!(answered == Some(self.name()), "{answered:?} answers instead of {}", self.name);
+        Ok(())
+    }
+}
+
+/// Reads from one node that go on in the background.
+pub struct NodeReads {
+    node: String,
+    reads: Reads,
+}
+
+impl NodeReads {
+    /// Stops reading, and fails unless the node itself answered every time.
+    pub fn stop(self) -> Result<()> {
+        let answered = self.reads.stop(READY).with_context(|| self.node.clone())?.answered;
+        ensure!(answered.keys().eq([&self.node]), "reads from {} were answered by {answered:?}", self.node);
         Ok(())
     }
 }

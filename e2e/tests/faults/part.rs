@@ -2,7 +2,6 @@
 //! other settings, as an operator does.
 
 use std::collections::BTreeMap;
-use std::process::Command;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -15,7 +14,7 @@ use testcontainers::core::{ExecCommand, Mount};
 use testcontainers::runners::SyncRunner;
 use testcontainers::{Container, GenericImage, ImageExt};
 
-use super::cluster::{SCOPE, Shared};
+use super::cluster::{SCOPE, Shared, as_root};
 
 /// How long a container may take to start, to stop or to be started again, on a busy machine.
 pub const SOON: Duration = Duration::from_secs(60);
@@ -147,7 +146,7 @@ impl Part {
     /// Kills the process by its pid on this machine, as a crash: Docker may start it again, if it was told to.
     pub fn crash(&self) -> Result<()> {
         let (pid, before) = (self.pid()?, self.started()?);
-        docker::finish(Command::new("kill").args(["-KILL", &pid.to_string()]))?;
+        docker::finish(as_root("kill").args(["-KILL", &pid.to_string()]))?;
         eventually(&format!("{} is dead", self.name), SOON, || {
             Ok(self.pid().is_ok_and(|now| now != pid) || self.started()? != before)
         })
