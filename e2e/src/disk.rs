@@ -1,16 +1,19 @@
 //! A small disk: ext4 in a file, mounted through a loop device. It fills up as a real one does, and several containers can
-//! share it as their data volume. Needs root, and mkfs.ext4, mount and umount of this machine.
+//! share it as their data volume. Needs root (or sudo without a password), and mkfs.ext4, mount and
+//! umount of this machine.
 //!
 //! Its file and its mount point lie side by side under one prefix, so that what a killed run left behind is found.
 
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{MetadataExt, chown};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use rustix::fs::{FallocateFlags, fallocate, statvfs};
+use rustix::process::{getgid, getuid};
+
+use crate::docker;
 
 /// After the prefix of whoever makes them, in the names of folders that hold a disk.
 const KIND: &str = "disk-";
@@ -35,11 +38,12 @@ impl Disk {
         let (file, mount) = (disk.folder.join("file"), disk.mount());
         File::create_new(&file)?.set_len(mib << 20)?;
         fs::create_dir(&mount)?;
+        let ours = format!("root_owner={}:{}", getuid(), getgid());
         // No blocks are kept for root, so that full is full for everybody.
-        command("mkfs.ext4", &["-q", "-m", "0"], &[&file])?;
+        command("mkfs.ext4", &["-q", "-m", "0", "-E", &ours], &[&file])?;
         command("mount", &["-o", "loop"], &[&file, &mount])?;
         fs::create_dir(disk.data())?;
-        chown(disk.data(), Some(owner), Some(owner))?;
+        command("chown", &[&format!("{owner}:{owner}")], &[&disk.data()])?;
         Ok(disk)
     }
 
@@ -115,7 +119,5 @@ fn is_mount_point(folder: &Path) -> Result<bool> {
 }
 
 fn command(program: &str, options: &[&str], paths: &[&Path]) -> Result<()> {
-    let ended = Command::new(program).args(options).args(paths).output().with_context(|| format!("start {program}"))?;
-    ensure!(ended.status.success(), "{program}: {}", String::from_utf8_lossy(&ended.stderr).trim_end());
-    Ok(())
+    docker::finish(docker::as_root(program).args(options).args(paths)).map(drop)
 }

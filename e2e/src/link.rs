@@ -2,13 +2,14 @@
 //! changed from outside, in the container's network namespace, so that its programs know nothing. Docker's own rules there
 //! stay as they are. What was changed ends with the container at the latest.
 //!
-//! Needs root, and nsenter, ip, tc and iptables of this machine. Which of a container's interfaces leads to the network is
+//! Needs root (or sudo without a password), and nsenter, ip, tc and iptables of this machine. Which of a container's interfaces leads to the network is
 //! found out at each change, because one that was cut and healed comes back on another.
 
 use std::net::Ipv4Addr;
-use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
+
+use crate::docker;
 
 /// Bytes that may leave at once through a narrow link.
 const BURST: &str = "32kb";
@@ -82,11 +83,8 @@ impl Link {
 
     /// Runs a command of this machine in the container's network namespace.
     fn run(&self, command: &[String]) -> Result<String> {
-        let mut entered = Command::new("nsenter");
-        entered.args(["--target", &self.pid.to_string(), "--net"]).args(command);
-        let ended = entered.output().context("start nsenter")?;
-        ensure!(ended.status.success(), "{command:?}: {}", String::from_utf8_lossy(&ended.stderr).trim_end());
-        Ok(String::from_utf8_lossy(&ended.stdout).into_owned())
+        let mut entered = docker::as_root("nsenter");
+        docker::finish(entered.args(["--target", &self.pid.to_string(), "--net"]).args(command))
     }
 }
 

@@ -6,12 +6,13 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::process::Command;
 use std::rc::Rc;
 
 use anyhow::{Context, Result, ensure};
 use e2e::disk::Disk;
-use e2e::docker::{self, Scope, docker, free_subnet};
+use e2e::docker::{Scope, docker, free_subnet};
+
+pub use e2e::docker::as_root;
 
 use super::node::Node;
 use super::part::{Part, is_unexpected};
@@ -141,16 +142,6 @@ impl Cluster {
         ensure!(alarms.is_empty(), "unexpected warnings:\n{}", alarms.join("\n"));
         Ok(())
     }
-}
-
-/// A program that reaches into containers from this machine. It is stopped when its time is over.
-pub fn as_root(program: &str) -> Command {
-    if rustix::process::getuid().is_root() {
-        return docker::limited(program, docker::COMMAND);
-    }
-    let mut command = docker::limited("sudo", docker::COMMAND);
-    command.args(["--non-interactive", program]);
-    command
 }
 
 /// Logs of a scenario that failed are printed before everything of it is removed.
