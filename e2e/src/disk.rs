@@ -1,6 +1,5 @@
 //! A small disk: ext4 in a file, mounted through a loop device. It fills up as a real one does, and several containers can
-//! share it as their data volume. Needs root (or sudo without a password), and mkfs.ext4, mount and
-//! umount of this machine.
+//! share it as their data volume. Needs root (or sudo without a password), and mkfs.ext4, mount and umount of this machine.
 //!
 //! Its file and its mount point lie side by side under one prefix, so that what a killed run left behind is found.
 

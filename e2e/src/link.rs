@@ -2,8 +2,8 @@
 //! changed from outside, in the container's network namespace, so that its programs know nothing. Docker's own rules there
 //! stay as they are. What was changed ends with the container at the latest.
 //!
-//! Needs root (or sudo without a password), and nsenter, ip, tc and iptables of this machine. Which of a container's interfaces leads to the network is
-//! found out at each change, because one that was cut and healed comes back on another.
+//! Needs root (or sudo without a password), and nsenter, ip, tc and iptables of this machine. Which of a container's
+//! interfaces leads to the network is found out at each change, because one that was cut and healed comes back on another.
 
 use std::net::Ipv4Addr;
 
@@ -34,12 +34,12 @@ pub struct Trouble {
     remedies: Vec<Vec<String>>,
 }
 
-/// What happens to a part of the packets, in both directions.
+/// What happens to a part of the packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
-    /// They vanish.
+    /// They vanish, in both directions.
     Lost,
-    /// Their connections are reset.
+    /// Those that come to the container are answered by a reset of their connection.
     Reset,
 }
 
@@ -64,7 +64,7 @@ impl Link {
     pub fn lossy(&self, fate: Fate, probability: f64) -> Result<Trouble> {
         let (peer, chance) = (format!("{}/24", self.peer), probability.to_string());
         let mut trouble = Trouble { link: self.clone(), remedies: Vec::new() };
-        for (chain, side) in [("INPUT", "--source"), ("OUTPUT", "--destination")] {
+        for (chain, side) in fate.directions() {
             let rule = [chain, "--protocol", "tcp", side, &peer];
             let chosen = ["--match", "statistic", "--mode", "random", "--probability", &chance];
             let rule = [&rule[..], &chosen, fate.target()].concat();
@@ -89,6 +89,15 @@ impl Link {
 }
 
 impl Fate {
+    /// Chains of rules, and where the peer stands in their packets.
+    fn directions(self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            Self::Lost => &[("INPUT", "--source"), ("OUTPUT", "--destination")],
+            // A reset of what leaves would reach the container itself, and its peer would wait in silence.
+            Self::Reset => &[("INPUT", "--source")],
+        }
+    }
+
     fn target(self) -> &'static [&'static str] {
         match self {
             Self::Lost => &["--jump", "DROP"],
