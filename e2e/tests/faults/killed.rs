@@ -15,9 +15,6 @@ const ENTRY: u64 = 2000;
 /// Entries of a load that takes several transactions to apply.
 const ENTRIES: u64 = 60;
 
-/// How Docker tells of a process that was killed.
-const SIGKILL: i64 = 128 + 9;
-
 pub fn scenario(cluster: &Cluster) -> Result<()> {
     let (mut master, mut replica) = (cluster.master()?, cluster.replica("r001")?);
     master.start_ready()?;
@@ -38,12 +35,7 @@ fn within_a_transaction(master: &Node, replica: &mut Node) -> Result<()> {
     let admin = master.admin()?;
     replica.agent()?.stop()?;
     rows::insert(&admin, "posts", ENTRY, ENTRY)?;
-    let agent = replica.agent()?;
-    agent.set("VSKI_FAULT", "apply:before-commit");
-    agent.start()?;
-    let code = agent.wait_exit()?;
-    ensure!(code == SIGKILL, "it ended with exit code {code}");
-    agent.unset("VSKI_FAULT");
+    replica.agent()?.die_at("apply:before-commit")?;
     let found = replica.client()?.count("posts")?;
     ensure!(found == ENTRY, "{found} rows of an apply that was not committed are served");
     replica.agent()?.start()?;

@@ -10,12 +10,15 @@ use super::rows;
 
 const ROWS: u64 = 1000;
 
+/// What an agent says of rows that it is told to mend.
+const UNEQUAL: &str = "\"error_name\":\"unequal\"";
+
 /// `verify` found what it looks for.
 const DIFFERS: i64 = 3;
 
 pub fn scenario(cluster: &Cluster) -> Result<()> {
     let (mut master, mut one, mut two) = (cluster.master()?, cluster.replica("r001")?, cluster.replica("r002")?);
-    cluster.expect("r001-agent", &["\"error_name\":\"unequal\""]);
+    cluster.expect("r001-agent", &[UNEQUAL, "the copy has converged with the master"]);
     master.start_ready()?;
     let admin = master.admin()?;
     admin.create_collection("posts", &load::FIELDS)?;
@@ -30,12 +33,14 @@ pub fn scenario(cluster: &Cluster) -> Result<()> {
     ensure!(looked.code == DIFFERS, "{looked:?}");
     let told = &looked.stdout;
     ensure!(told.contains("table posts differs in ") && told.contains("999 rows here, 1000 there"), "{looked:?}");
-    ensure!(looked.stderr.contains("verify found rows that differ"), "the error's name: {looked:?}");
+    ensure!(looked.stderr.contains("diverged: table posts differs in "), "the error's name: {looked:?}");
     ensure!(one.client()?.count("posts")? == ROWS - 1, "looking changes nothing");
     two.verify().context("the other replica")?;
 
     let mended = one.agent_command(&["verify", "--repair"])?;
     ensure!(mended.code == 0, "{mended:?}");
+    let told = one.agent()?.lines().iter().any(|line| line.contains(UNEQUAL));
+    ensure!(told, "the agent's log does not name what it mended");
     assert_equal(&master, &[&one, &two]).context("mended")?;
     rows::insert(&admin, "posts", ROWS, ROWS)?;
     assert_equal(&master, &[&one, &two]).context("it follows")

@@ -22,6 +22,9 @@ pub const SOON: Duration = Duration::from_secs(60);
 /// Seconds that a graceful stop may take.
 const GRACE: i32 = 30;
 
+/// How Docker tells of a process that was killed.
+const SIGKILL: i64 = 128 + 9;
+
 /// The port of a server inside its container.
 const PORT: &str = "3001/tcp";
 
@@ -49,6 +52,8 @@ pub struct Part {
     published: Option<u16>,
     /// Whether Docker starts it again when its process dies.
     revived: bool,
+    /// Whether its program is a child of an init, not the container's first process.
+    init: bool,
     container: Option<Container<GenericImage>>,
     /// What containers before this one have printed.
     past: Vec<String>,
@@ -65,6 +70,7 @@ impl Part {
             volume: volume.to_owned(),
             published,
             revived: false,
+            init: false,
             container: None,
             past: Vec::new(),
         }
@@ -110,7 +116,7 @@ impl Part {
         let (image, tag) = shared.image.split_once(':').context("an image with a tag")?;
         let (program, arguments) = self.command.split_first().context("a command")?;
         let home = if self.published.is_some() { &shared.outer } else { &shared.inner };
-        let (published, revived) = (self.published, self.revived);
+        let (published, revived, init) = (self.published, self.revived, self.init);
         let request = GenericImage::new(image, tag)
             .with_entrypoint(program)
             .with_cmd(arguments)
@@ -121,7 +127,10 @@ impl Part {
             .with_readonly_rootfs(true)
             .with_cap_drop("ALL")
             .with_security_opt("no-new-privileges")
-            .with_host_config_modifier(move |config| harden(config, published, revived));
+            .with_host_config_modifier(move |config| {
+                harden(config, published, revived);
+                config.init = Some(init);
+            });
         let request = self.env.iter().fold(request, |request, (name, value)| request.with_env_var(name, value));
         let container = request.start().with_context(|| format!("start {}", self.name))?;
         let joined = self.published.map(|_| shared.join(container.id(), &self.name));
@@ -152,8 +161,21 @@ impl Part {
         })
     }
 
+    /// Starts it so that it kills itself at a fault point, waits until it is dead, and removes the container.
+    pub fn die_at(&mut self, label: &str) -> Result<()> {
+        self.set("VSKI_FAULT", label);
+        // A container's first process cannot kill itself: the kernel protects it from signals of its own container.
+        self.init = true;
+        let code = self.start().and_then(|()| self.wait_exit());
+        self.init = false;
+        self.unset("VSKI_FAULT");
+        let code = code.with_context(|| format!("it dies at {label}"))?;
+        ensure!(code == SIGKILL, "{}: it ended at {label} with exit code {code}", self.name);
+        Ok(())
+    }
+
     /// Waits until its process has ended by itself, and removes the container. Returns the exit code.
-    pub fn wait_exit(&mut self) -> Result<i64> {
+    fn wait_exit(&mut self) -> Result<i64> {
         let container = self.container()?;
         let code = eventually(&format!("{} ends", self.name), SOON, || {
             Ok(if container.is_running()? { None } else { container.exit_code()? })
