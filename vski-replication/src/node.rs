@@ -257,7 +257,8 @@ pub struct NodeDb {
 }
 
 /// Pages of node.db's write-ahead log after which it is used again from its beginning. Few, so that this was done long
-/// before the volume is full: what is written in place needs no room, and so node.db can tell that there is none.
+/// before the volume is full: what is written in place needs no room, and so node.db can tell that there is none, and a
+/// node can be started again.
 const LOG_PAGES: i64 = 32;
 
 impl NodeDb {
@@ -275,6 +276,8 @@ impl NodeDb {
             // A file from before replicas served others.
             conn.execute_batch("ALTER TABLE databases ADD COLUMN head_ms INTEGER")?;
         }
+        // The file has all its pages from now on. Where there is no room for them, the log keeps them.
+        let _ = conn.query_row("PRAGMA wal_checkpoint", [], |_| Ok(()));
         Ok(Self { conn })
     }
 
@@ -584,16 +587,18 @@ mod tests {
     }
 
     #[test]
-    fn its_log_is_used_again_before_it_is_large() {
+    fn it_has_its_size_from_the_start_and_its_log_is_used_again_before_it_is_large() {
         let temporary = tempfile::tempdir().unwrap();
         let dir = DataDir::open(temporary.path()).unwrap();
         let writer = NodeDb::open(&dir).unwrap();
         let log = || connection::wal_bytes(&path(&dir));
+        let file = || std::fs::metadata(path(&dir)).unwrap().len();
+        let made = file();
         let write = |times: i64| (0..times).for_each(|skew_ms| writer.set_clock_skew_ms(skew_ms).unwrap());
         write(100);
         let settled = log();
         write(1_000);
-        assert_eq!(log(), settled);
+        assert_eq!((log(), file()), (settled, made));
     }
 
     #[test]
