@@ -6,17 +6,22 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::process::Command;
 use std::rc::Rc;
 
 use anyhow::{Context, Result, ensure};
-use e2e::docker::{self, Scope, docker, free_subnet};
+use e2e::disk::Disk;
+use e2e::docker::{Scope, docker, free_subnet};
+
+pub use e2e::docker::as_root;
 
 use super::node::Node;
 use super::part::{Part, is_unexpected};
 
 /// The mark of everything that a scenario makes.
 pub const SCOPE: Scope = Scope { label: "dev.vski.e2e.faults", word: "faults" };
+
+/// The image's user and group.
+const USER: u32 = 65532;
 
 /// Lines of each container that a failed scenario prints.
 const TAIL: usize = 60;
@@ -83,6 +88,14 @@ impl Cluster {
         Node::embedded(&self.shared, name)
     }
 
+    /// A small disk of that many MiB, which will be the volume of a node that does not exist yet.
+    pub fn disk(&self, node: &str, mib: u64) -> Result<Disk> {
+        let disk = Disk::new(&SCOPE.prefix(), mib, USER)?;
+        let device = format!("device={}", disk.data().display());
+        self.shared.volume_of(node, &["--opt", "type=none", "--opt", "o=bind", "--opt", &device])?;
+        Ok(disk)
+    }
+
     /// Says that lines of a container, as WARN or ERROR, are no surprise if they contain one of `texts`.
     pub fn expect(&self, container: &str, texts: &[&str]) {
         let texts = texts.iter().map(|text| (*text).to_owned());
@@ -131,16 +144,6 @@ impl Cluster {
     }
 }
 
-/// A program that reaches into containers from this machine. It is stopped when its time is over.
-pub fn as_root(program: &str) -> Command {
-    if rustix::process::getuid().is_root() {
-        return docker::limited(program, docker::COMMAND);
-    }
-    let mut command = docker::limited("sudo", docker::COMMAND);
-    command.args(["--non-interactive", program]);
-    command
-}
-
 /// Logs of a scenario that failed are printed before everything of it is removed.
 impl Drop for Cluster {
     fn drop(&mut self) {
@@ -167,10 +170,14 @@ impl Shared {
         docker(&["network", "connect", "--alias", name, &self.inner, container]).map(drop)
     }
 
-    /// Makes a volume. Returns its name.
-    pub fn volume(&self, name: &str) -> Result<String> {
-        let volume = format!("{}-{name}", self.id);
-        docker(&["volume", "create", "--label", &self.label(), &volume])?;
+    /// Makes a volume, unless there is one for that node already. Returns its name.
+    pub fn volume(&self, node: &str) -> Result<String> {
+        self.volume_of(node, &[])
+    }
+
+    fn volume_of(&self, node: &str, options: &[&str]) -> Result<String> {
+        let (label, volume) = (self.label(), format!("{}-{node}", self.id));
+        docker(&[&["volume", "create", "--label", &label], options, &[&volume]].concat())?;
         Ok(volume)
     }
 

@@ -26,6 +26,9 @@ mod reads;
 #[path = "../it/collector.rs"]
 mod collector;
 
+/// What nodes tell of themselves.
+mod told;
+
 /// The specification's quick start.
 mod quick_start;
 
@@ -50,10 +53,22 @@ mod trace;
 /// Rows that differ.
 mod mismatch;
 
+/// The network is cut.
+mod cut;
+
+/// The network is slow, narrow, or loses packets.
+mod links;
+
+/// A volume is full.
+mod full_disk;
+
+/// A volume has two agents.
+mod two_agents;
+
 use std::process::ExitCode;
 
-use e2e::docker;
 use e2e::scenarios::{self, Scenario};
+use e2e::{disk, docker};
 
 use self::cluster::{Cluster, SCOPE};
 
@@ -72,6 +87,12 @@ const SCENARIOS: &[Scenario<Proof>] = &[
     running("a_new_secret_comes_to_all_nodes_under_load_without_a_refused_login", rotation::scenario),
     running("one_trace_leads_from_the_write_over_the_commit_to_every_apply", trace::scenario),
     running("rows_changed_behind_a_replicas_back_are_found_by_verify_and_mended", mismatch::scenario),
+    running("a_cut_network_leaves_reads_and_a_true_lag_and_heals_without_a_new_copy", cut::scenario),
+    running("slow_and_narrow_links_carry_everything_and_the_stated_lag_is_true", links::slow),
+    running("links_that_lose_packets_and_connections_carry_everything", links::lossy),
+    running("a_full_disk_of_a_replica_is_told_harms_nothing_and_heals_by_itself", full_disk::replica),
+    running("a_full_disk_of_the_master_refuses_writes_and_loses_none_that_it_took", full_disk::master),
+    running("of_two_agents_on_a_volume_one_works_and_the_other_waits", two_agents::scenario),
 ];
 
 /// What is there for all scenarios.
@@ -84,6 +105,8 @@ impl Prepared {
     fn new() -> anyhow::Result<Self> {
         SCOPE.clean_up_on_signals();
         SCOPE.sweep()?;
+        // After the containers that use them.
+        disk::sweep(&SCOPE.prefix())?;
         Ok(Self { image: docker::script("e2e/images/test-image", &[])? })
     }
 }

@@ -76,6 +76,14 @@ impl Part {
         }
     }
 
+    /// Another container of the same program with the same settings over the same volume, not there yet.
+    pub fn twin(&self, name: &str) -> Self {
+        let command: Vec<&str> = self.command.iter().map(String::as_str).collect();
+        let mut twin = Self::new(&self.shared, name, &command, &self.volume, self.published);
+        twin.env.clone_from(&self.env);
+        twin
+    }
+
     /// Its name, as in logs and in the cluster's inner network.
     pub fn name(&self) -> &str {
         &self.name
