@@ -54,7 +54,7 @@ impl Disk {
 
     /// Bytes that are free.
     pub fn free(&self) -> Result<u64> {
-        let found = statvfs(&self.mount()).context("ask for free space")?;
+        let found = statvfs(self.mount()).context("ask for free space")?;
         Ok(found.f_bavail * found.f_frsize)
     }
 

@@ -70,11 +70,16 @@ pub fn replica(cluster: &Cluster) -> Result<()> {
     replica.assert_answers("posts")?;
     let file = content::read(&disk.data().join("default.db"))?;
     ensure!(file.tables["posts"].rows == there, "the file has other rows than its server");
+    assert_said_once(replica.agent()?, "cannot write node.db")?;
+    // Both start on a full disk, too.
+    replica.agent()?.restart()?;
+    replica.server.restart()?;
+    replica.wait_ready()?;
+    ensure!(client.count("posts")? == there, "it serves other rows than before");
 
     disk.relieve()?;
     assert_equal(&master, &[&replica])?;
     eventually("the lag is small again", READY, || Ok(client.get("/readyz?max_lag=5s")?.status == 200))?;
-    assert_said_once(replica.agent()?, "cannot write node.db")?;
     assert_copied_once(replica.agent()?)
 }
 
@@ -120,6 +125,9 @@ pub fn master(cluster: &Cluster) -> Result<()> {
     master.wait_ready()?;
     ensure!(admin.count("posts")? == stored.len() as u64, "rows are gone after a crash");
     stored.extend(write(&admin, MOST)?);
+    master.server.restart()?;
+    master.wait_ready()?;
+    ensure!(admin.count("posts")? == stored.len() as u64, "rows are gone after a restart");
 
     disk.relieve()?;
     eventually("writes are stored again", READY, || {
