@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use e2e::cluster::READY;
 use e2e::eventually;
-use e2e::link::{Fate, Link};
+use e2e::link::{Fate, Link, Trouble};
 use e2e::load::{self, FIELDS, Load};
 use e2e::proxy::{Network, Proxy};
 
@@ -90,7 +90,7 @@ pub fn lossy(cluster: &Cluster) -> Result<()> {
             Ok(client.status_of("default")?["version"] == head["version"])
         })?;
     }
-    ensure!(troubles.iter().map(|trouble| trouble.struck()).sum::<Result<u64>>()? > 0, "no packet was struck");
+    ensure!(troubles.iter().map(Trouble::struck).sum::<Result<u64>>()? > 0, "no packet was struck");
     drop(troubles);
     assert_equal(&master, &replicas.each_ref())?;
     replicas.iter().try_for_each(|replica| ledger.check(&replica.client()?))?;
