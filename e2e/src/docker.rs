@@ -1,8 +1,8 @@
 //! `docker` and `docker compose` as an operator types them, each with a deadline, and how scenarios keep to their own
 //! things on a Docker that others use too.
 //!
-//! Whatever a scenario makes carries the label of its [`Scope`], and under it a name that begins with
-//! [`Scope::prefix`]. By that it is removed: at the scenario's end, at a signal, and before the next run.
+//! Whatever a scenario makes carries the label of its `Scope`, and under it a name that begins with the
+//! prefix of this checkout. By that it is removed: at the scenario's end, at a signal, and before the next run.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
