@@ -36,7 +36,7 @@ pub fn scenario(cluster: &Cluster) -> Result<()> {
     let client = replica.client()?;
     eventually("the first one goes on", READY, || Ok(client.get("/readyz?max_lag=5s")?.status == 200))?;
     let agent = agent_client(replica.agent()?)?;
-    for name in ["database_busy", "meddled", "sqlite_failed", "conflict"] {
+    for name in ["database_busy", "meddled", "sqlite_failed"] {
         ensure!(metric(&agent, &error_series(name))? < 0.5, "the first one met {name}");
     }
     assert_copied_once(replica.agent()?)?;
