@@ -2,7 +2,8 @@
 //!
 //! Reading order: [`mod@eventually`] is the one way to wait. [`programs`] finds the binaries, [`output`] keeps what they
 //! print, [`process`] runs one of them, [`memory`] watches it, [`program`] one that can be started again, [`cluster`] whole nodes. [`client`]
-//! talks to a node, [`load`] writes to it and remembers what was acknowledged, [`content`] compares data directories,
+//! talks to a node, [`load`] writes to it and remembers what was acknowledged, [`reads`] notices reads that fail or are
+//! stale, [`content`] compares data directories,
 //! [`offline`] edits those of stopped nodes. [`proxy`] is the network between nodes, [`link`] that of one container, [`disk`]
 //! a small one, [`shell`] an administrator's sqlite3, [`faults`] lists where programs can be made to die or fail.
 //! [`mod@docker`] is the way to containers. [`mod@manifests`] renders and judges what is in `k8s/`, [`mod@pods`] runs it,
@@ -37,6 +38,9 @@ pub mod client;
 
 /// Writes in the background that remember what was acknowledged.
 pub mod load;
+
+/// Reads in the background that notice every failure and every stale answer.
+pub mod reads;
 
 /// What a database file contains, as hashes that can be compared.
 pub mod content;

@@ -18,10 +18,6 @@ mod part;
 /// Rows by the thousand.
 mod rows;
 
-/// Reads in the background that notice every failure.
-#[path = "../containers/reads.rs"]
-mod reads;
-
 /// A receiver of spans.
 #[path = "../it/collector.rs"]
 mod collector;

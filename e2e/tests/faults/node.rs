@@ -12,7 +12,7 @@ use e2e::program::free_port;
 
 use super::cluster::Shared;
 use super::part::{Done, Part};
-use super::reads::Reads;
+use e2e::reads::Reads;
 
 /// A master or a replica.
 pub struct Node {
