@@ -57,15 +57,24 @@ pub fn open(
     let writer_metrics = metrics.writer(name);
     let mut conn = WriteConnection::new(name, conn, writer_metrics.clone())?;
     conn.notice_offline_edit(edited)?;
-    upgrade(&mut conn)?;
+    upgrade(&mut conn, name)?;
     ids::advance_clock(conn.head().committed_ms);
     let (writer, thread) = Writer::start(name, conn, writer_metrics);
     Ok((Database { name: name.to_owned(), reader: Reader::new(name, &path, open), writer }, thread))
 }
 
 /// Brings the tables of an older database up to date, as a schema change that its replicas follow.
-fn upgrade(conn: &mut WriteConnection) -> Result<(), StoreError> {
-    let (mut request, _answer) = Schema::new(collections::tables::upgrade, |_| Ok(()));
+fn upgrade(conn: &mut WriteConnection, name: &str) -> Result<(), StoreError> {
+    let is_default = name == names::DEFAULT_DATABASE;
+    let lacking = move |conn: &Connection| {
+        let mut statements = collections::tables::upgrade(conn)?;
+        if is_default {
+            statements.extend(keys::upgrade(conn)?);
+        }
+        Ok(statements)
+    };
+    // Password fields are known from here on, too.
+    let (mut request, _answer) = Schema::new(lacking, |conn| collections::Catalogue::load(conn).map(drop));
     conn.commit_schema(&mut request)
 }
 

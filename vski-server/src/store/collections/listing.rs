@@ -90,3 +90,28 @@ fn value<'a>(collection: &'a Collection, key: &str) -> &'a str {
         _ => &collection.name,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(filter: &str, sort: &str) -> Result<Vec<String>, StoreError> {
+        let named = |name: &str| Collection { id: name.into(), name: name.into(), ..Collection::default() };
+        let catalogue = Catalogue::new(["posts", "authors", "post_tags"].map(named).to_vec());
+        Ok(select(&catalogue, filter, sort)?.into_iter().map(|collection| collection.name.clone()).collect())
+    }
+
+    #[test]
+    fn collections_are_found_by_name_and_sorted() {
+        assert_eq!(names("", "").unwrap(), ["authors", "post_tags", "posts"]);
+        assert_eq!(names("", "-name").unwrap(), ["posts", "post_tags", "authors"]);
+        assert_eq!(names("name = \"posts\"", "").unwrap(), ["posts"]);
+        assert_eq!(names("(name~'POST' && name != 'posts')", "").unwrap(), ["post_tags"]);
+        assert_eq!(names("name !~ 'post%' && type = 'base'", "").unwrap(), ["authors"]);
+        for (filter, sort) in
+            [("x = 'y'", ""), ("name", ""), ("name > 'a'", ""), ("name = y", ""), ("", "fields"), ("(", "")]
+        {
+            assert!(names(filter, sort).is_err(), "{filter} {sort}");
+        }
+    }
+}
