@@ -121,8 +121,7 @@ fn countries_and_cities_are_listed_filtered_sorted_and_expanded_alike_on_master_
     let cluster = Cluster::new()?;
     let (master, replica, _admin) = filled(&cluster)?;
     let (here, there) = (master.client()?, replica.client()?);
-    let wanted: Vec<Value> =
-        CITIES.lines().take(CITY_COUNT).map(serde_json::from_str).collect::<Result<_, _>>()?;
+    let wanted: Vec<Value> = CITIES.lines().take(CITY_COUNT).map(serde_json::from_str).collect::<Result<_, _>>()?;
     let large = wanted.iter().filter(|city| city["population"].as_i64() > Some(100_000)).count();
     for client in [&here, &there] {
         let answer = list(
@@ -138,10 +137,17 @@ fn countries_and_cities_are_listed_filtered_sorted_and_expanded_alike_on_master_
 
         let iso = wanted[0]["country"].as_str().context("a country")?;
         let filter = format!("country.iso = '{iso}' && population >= 0");
-        let answer = list(client, "cities", &[("filter", &filter), ("fields", "name,expand.country.iso"), ("expand", "country"), ("perPage", "1000")])?;
+        let answer = list(
+            client,
+            "cities",
+            &[("filter", &filter), ("fields", "name,expand.country.iso"), ("expand", "country"), ("perPage", "1000")],
+        )?;
         let count = wanted.iter().filter(|city| city["country"] == iso).count();
         ensure!(answer["items"].as_array().map(Vec::len) == Some(count), "{answer}");
-        ensure!(answer["items"][0] == json!({"name": answer["items"][0]["name"], "expand": {"country": {"iso": iso}}}), "{answer}");
+        ensure!(
+            answer["items"][0] == json!({"name": answer["items"][0]["name"], "expand": {"country": {"iso": iso}}}),
+            "{answer}"
+        );
 
         let country = client.get(&format!(
             "{}/{}?expand=cities_via_country&fields=iso,expand.cities_via_country.name",
@@ -150,10 +156,22 @@ fn countries_and_cities_are_listed_filtered_sorted_and_expanded_alike_on_master_
         ))?;
         let country = country.ok()?.json()?;
         ensure!(country["expand"]["cities_via_country"].as_array().map(Vec::len) == Some(count), "{country}");
-        let answer = list(client, "countries", &[("filter", &format!("cities_via_country.name ?= '{}'", wanted[0]["name"].as_str().unwrap_or_default().replace('\'', "\\'")))])?;
+        let answer = list(
+            client,
+            "countries",
+            &[(
+                "filter",
+                &format!(
+                    "cities_via_country.name ?= '{}'",
+                    wanted[0]["name"].as_str().unwrap_or_default().replace('\'', "\\'")
+                ),
+            )],
+        )?;
         ensure!(values(&answer, "iso").contains(&iso.to_owned()), "{answer}");
     }
-    let all = |client: &Client| list(client, "cities", &[("sort", "timezone,-population"), ("perPage", "1000"), ("expand", "country")]);
+    let all = |client: &Client| {
+        list(client, "cities", &[("sort", "timezone,-population"), ("perPage", "1000"), ("expand", "country")])
+    };
     ensure!(all(&here)? == all(&there)?);
     Ok(())
 }
@@ -206,8 +224,7 @@ fn what_cannot_be_asked_is_refused_with_the_place() -> Result<()> {
         ensure!(status == 400 && message.contains(part), "{param}={value}: {status} {answer}");
     }
     ensure!(admin.count("posts")? == 0, "the table is still there");
-    let (status, answer) =
-        send(&admin, Method::PATCH, "/api/collections/posts", &json!({"listRule": "nothing = 1"}))?;
+    let (status, answer) = send(&admin, Method::PATCH, "/api/collections/posts", &json!({"listRule": "nothing = 1"}))?;
     ensure!(status == 400 && answer["data"]["listRule"]["message"].is_string(), "{answer}");
     Ok(())
 }
@@ -263,9 +280,7 @@ fn expanded_records_obey_the_rules_of_their_own_collection_at_every_level() -> R
     let (admin, guest) = (master.admin()?, master.client()?);
     let named = json!({"name": "name", "type": "text"});
     let teams = make(&admin, &json!({"name": "teams", "fields": [named], "viewRule": "name != 'secret'"}))?;
-    let relation = |name: &str, to: &str, most: u64| {
-        json!({"name": name, "type": "relation", "collectionId": to, "maxSelect": most})
-    };
+    let relation = |name: &str, to: &str, most: u64| json!({"name": name, "type": "relation", "collectionId": to, "maxSelect": most});
     let people = make(
         &admin,
         &json!({"name": "people", "fields": [named, relation("team", &teams, 1)], "viewRule": "", "listRule": ""}),
@@ -278,8 +293,12 @@ fn expanded_records_obey_the_rules_of_their_own_collection_at_every_level() -> R
     let person = |name: &str, team: &str| admin.create_record("people", &json!({"name": name, "team": team})).map(id);
     let (ann, bob) = (person("ann", &red)?, person("bob", &secret)?);
     let post = json!({"name": "p", "author": ann, "editors": [bob, ann]});
-    let (status, made) =
-        send(&guest, Method::POST, &format!("{}?expand=author&fields=name,expand.author.name", records("posts")), &post)?;
+    let (status, made) = send(
+        &guest,
+        Method::POST,
+        &format!("{}?expand=author&fields=name,expand.author.name", records("posts")),
+        &post,
+    )?;
     ensure!(status == 200 && made == json!({"name": "p", "expand": {"author": {"name": "ann"}}}), "{made}");
 
     let (status, refused) = send(&guest, Method::POST, &format!("{}?expand=nobody", records("posts")), &post)?;
@@ -306,8 +325,12 @@ fn a_view_is_listed_filtered_sorted_and_expanded_like_any_collection() -> Result
     master.start()?;
     let (admin, guest) = (master.admin()?, master.client()?);
     fill(&admin)?;
-    let query = "SELECT country AS id, country, count(*) AS cities, max(population) AS largest FROM cities GROUP BY country";
-    make(&admin, &json!({"name": "sizes", "type": "view", "viewQuery": query, "listRule": "cities > 1", "viewRule": ""}))?;
+    let query =
+        "SELECT country AS id, country, count(*) AS cities, max(population) AS largest FROM cities GROUP BY country";
+    make(
+        &admin,
+        &json!({"name": "sizes", "type": "view", "viewQuery": query, "listRule": "cities > 1", "viewRule": ""}),
+    )?;
     let answer = list(&guest, "sizes", &[("sort", "-cities"), ("expand", "country"), ("perPage", "3")])?;
     let counts: Vec<i64> = values(&answer, "cities").iter().filter_map(|n| n.parse().ok()).collect();
     ensure!(counts.len() == 3 && counts.is_sorted_by(|a, b| a >= b) && counts[2] > 1, "{answer}");

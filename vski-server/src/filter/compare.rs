@@ -189,9 +189,10 @@ fn adapt(value: Value, kind: Kind, literal: bool, other: Kind) -> Result<Value, 
 
 fn number(text: &str) -> Option<Value> {
     let text = text.trim();
-    text.parse().map(Value::Integer).ok().or_else(|| {
-        text.parse::<f64>().ok().filter(|real| real.is_finite()).map(Value::Real)
-    })
+    text.parse()
+        .map(Value::Integer)
+        .ok()
+        .or_else(|| text.parse::<f64>().ok().filter(|real| real.is_finite()).map(Value::Real))
 }
 
 fn is_empty(value: &Value) -> bool {
@@ -272,8 +273,14 @@ fn like(left: &Side, right: &Side) -> Condition {
             let part = row.full();
             let most = MAX_PATTERN_BYTES.to_string();
             sql![
-                "iif(length(CAST(", &part, " AS BLOB)) > ", &most, ", 0, ", &text,
-                " LIKE '%' || replace(replace(replace(ifnull(", &part,
+                "iif(length(CAST(",
+                &part,
+                " AS BLOB)) > ",
+                &most,
+                ", 0, ",
+                &text,
+                " LIKE '%' || replace(replace(replace(ifnull(",
+                &part,
                 ", ''), '\\', '\\\\'), '%', '\\%'), '_', '\\_') || '%' ESCAPE '\\')"
             ]
         }

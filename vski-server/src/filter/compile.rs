@@ -181,12 +181,7 @@ impl<'a, 's> Compiler<'a, 's> {
     }
 
     /// A side in SQL. Several records or values are joined in `joins`; otherwise it is one expression.
-    fn side(
-        &self,
-        resolved: Resolved<'a>,
-        bound: &mut Bound,
-        joins: &mut Condition,
-    ) -> Result<Side, FilterError> {
+    fn side(&self, resolved: Resolved<'a>, bound: &mut Bound, joins: &mut Condition) -> Result<Side, FilterError> {
         let way = match resolved {
             Resolved::Constant { value, kind, literal } => return Ok(Side::Constant { value, kind, literal }),
             Resolved::Changed { body, way } => {
@@ -260,9 +255,7 @@ impl<'a, 's> Compiler<'a, 's> {
                 joins.append(&sql![" LEFT JOIN json_each(", &values, ") AS ", &alias]);
                 return Ok(alias);
             }
-            Join::One(target, column) => {
-                (target, sql![&alias, ".id = ", from, ".", &quote_name(column)])
-            }
+            Join::One(target, column) => (target, sql![&alias, ".id = ", from, ".", &quote_name(column)]),
             Join::Many(target, column) => {
                 let each = self.alias();
                 joins.append(&sql![" LEFT JOIN ", &list(from, column), " AS ", &each]);

@@ -38,8 +38,8 @@ mod sort;
 mod tests;
 
 pub use compile::{Scope, check, compile, rule, shows_email};
-pub use paths::back_relation;
 pub use parse::parse;
+pub use paths::back_relation;
 pub use request::RequestInfo;
 pub use sort::order_by;
 pub use sql::Condition;

@@ -232,7 +232,10 @@ fn path_from(root: Root, input: &mut Input<'_>) -> Parsed<Path> {
     let at = input.current_token_start();
     let segments: Vec<&str> = separated(1.., name_parser, '.').parse_next(input)?;
     if segments.len() > MAX_PATH_SEGMENTS {
-        return refuse(at, format!("a path has at most {MAX_PATH_SEGMENTS} names, and this one has {}", segments.len()));
+        return refuse(
+            at,
+            format!("a path has at most {MAX_PATH_SEGMENTS} names, and this one has {}", segments.len()),
+        );
     }
     let modifier = opt(preceded(':', modifier)).parse_next(input)?;
     Ok(Path { root, segments: segments.into_iter().map(str::to_owned).collect(), modifier })
@@ -243,7 +246,9 @@ fn modifier(input: &mut Input<'_>) -> Parsed<Modifier> {
     let found: &str = cut_err(name_parser).context("isset, changed, length, each or lower").parse_next(input)?;
     match MODIFIERS.iter().find(|(name, _)| *name == found) {
         Some((_, modifier)) => Ok(*modifier),
-        None => refuse(at, format!("there is no modifier :{found}: there are :isset, :changed, :length, :each, :lower")),
+        None => {
+            refuse(at, format!("there is no modifier :{found}: there are :isset, :changed, :length, :each, :lower"))
+        }
     }
 }
 

@@ -160,9 +160,8 @@ fn operands() -> impl Strategy<Value = Operand> {
 
 fn expressions() -> impl Strategy<Value = Expr> {
     let comparison = (operands(), 0..OPERATORS.len(), any::<bool>(), operands());
-    let leaf = comparison.prop_map(|(left, at, any, right)| {
-        Expr::Compare(Comparison { left, operator: OPERATORS[at].1, any, right })
-    });
+    let leaf = comparison
+        .prop_map(|(left, at, any, right)| Expr::Compare(Comparison { left, operator: OPERATORS[at].1, any, right }));
     leaf.prop_recursive(4, 24, 4, |inner| {
         let items = proptest::collection::vec(inner, 2..4);
         prop_oneof![items.clone().prop_map(Expr::And), items.prop_map(Expr::Or)]
@@ -196,6 +195,34 @@ proptest! {
 }
 
 const PIECES: [&str; 30] = [
-    "a", "b.c", " ", "=", "!=", "?", "?=", ">", "<=", "~", "!~", "&&", "||", " and ", " OR ", "(", ")", "'", "\"", "\\",
-    "'x'", "1", "-", ".", ":", ":each", "@", "@now", "@request.auth.id", "//\n",
+    "a",
+    "b.c",
+    " ",
+    "=",
+    "!=",
+    "?",
+    "?=",
+    ">",
+    "<=",
+    "~",
+    "!~",
+    "&&",
+    "||",
+    " and ",
+    " OR ",
+    "(",
+    ")",
+    "'",
+    "\"",
+    "\\",
+    "'x'",
+    "1",
+    "-",
+    ".",
+    ":",
+    ":each",
+    "@",
+    "@now",
+    "@request.auth.id",
+    "//\n",
 ];

@@ -188,8 +188,8 @@ pub fn resolve<'a>(scope: &Scope<'a>, path: &Path) -> Result<Resolved<'a>, Lost>
                 return Err(Lost { segment: 0, message: "@collection is for rules and admins only".to_owned() });
             }
             let target = scope.catalogue.find(name);
-            let target = target
-                .ok_or_else(|| Lost { segment: 0, message: format!("there is no collection {name:?}") })?;
+            let target =
+                target.ok_or_else(|| Lost { segment: 0, message: format!("there is no collection {name:?}") })?;
             let key = format!("@{}:{}", target.id, alias.as_deref().unwrap_or_default());
             follow(scope, target, &path.segments, 0, path.modifier, vec![Step { key, join: Join::Any(target) }])
         }
@@ -328,19 +328,13 @@ fn field<'a>(scope: &Scope<'a>, collection: &'a Collection, name: &str) -> Optio
     collection.field(name).filter(|field| !field.is_secret() && (scope.trusted || !field.hidden))
 }
 
-fn back<'a>(
-    scope: &Scope<'a>,
-    collection: &'a Collection,
-    name: &str,
-    rest: &[String],
-) -> Result<Join<'a>, String> {
+fn back<'a>(scope: &Scope<'a>, collection: &'a Collection, name: &str, rest: &[String]) -> Result<Join<'a>, String> {
     let unknown = || format!("collection {} has no field {name:?}", collection.name);
     if !name.contains(VIA) {
         return Err(unknown());
     }
-    let (source, field) = back_relation(scope, collection, name).ok_or_else(|| {
-        format!("{}, and no collection has a relation to it by that name", unknown())
-    })?;
+    let (source, field) = back_relation(scope, collection, name)
+        .ok_or_else(|| format!("{}, and no collection has a relation to it by that name", unknown()))?;
     if rest.is_empty() {
         return Err(format!("{name} leads to records: say which of their fields, as in {name}.id"));
     }

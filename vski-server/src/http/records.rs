@@ -10,6 +10,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::asked::Asked;
+use super::auth::caller::ClientAddress;
+use super::auth::records::prove;
 use super::error::ApiError;
 use super::extract::{Body, Caller, DbName, Params, RawBody, check_keys};
 use super::position::Positioned;
@@ -137,15 +139,14 @@ async fn create(
     request.body = body.value;
     let (asked, name, wanted) = (Arc::new(request), collection.clone(), shape.clone());
     let request = Arc::clone(&asked);
-    let made = database
-        .writer
-        .rows(body.bytes, move |conn| write::create(conn, &request, &name, &secrets, &wanted));
+    let made = database.writer.rows(body.bytes, move |conn| write::create(conn, &request, &name, &secrets, &wanted));
     let made = shaped(&database.reader, asked, collection, shape, made.await?).await?;
     Ok(Positioned::new(&db, made, Json))
 }
 
 async fn update(
-    State(master): State<Arc<Master>>,
+    State(MasterState { app, master }): State<MasterState>,
+    ClientAddress(address): ClientAddress,
     Asked(mut request): Asked,
     DbName(db): DbName,
     Path((collection, id)): Path<(String, String)>,
@@ -154,13 +155,13 @@ async fn update(
 ) -> Result<Positioned<Json<Value>>, ApiError> {
     let shape = params.shape()?;
     let database = master.database(&db)?;
-    let secrets = records::hash_passwords(&database.reader, &collection, &[&body.value]).await?.remove(0);
+    let mut secrets = records::hash_passwords(&database.reader, &collection, &[&body.value]).await?.remove(0);
+    secrets.proof = prove(&app, address, &db, (&collection, &id), &body.value).await?;
     request.body = body.value;
     let (asked, name, wanted) = (Arc::new(request), collection.clone(), shape.clone());
     let request = Arc::clone(&asked);
-    let updated = database
-        .writer
-        .rows(body.bytes, move |conn| write::update(conn, &request, &name, &id, &secrets, &wanted));
+    let updated =
+        database.writer.rows(body.bytes, move |conn| write::update(conn, &request, &name, &id, &secrets, &wanted));
     let updated = shaped(&database.reader, asked, collection, shape, updated.await?).await?;
     Ok(Positioned::new(&db, updated, Json))
 }

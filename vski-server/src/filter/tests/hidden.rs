@@ -1,16 +1,22 @@
 use super::world::World;
-use crate::filter::order_by;
 use crate::filter::Scope;
+use crate::filter::order_by;
 
 #[test]
 fn a_users_filter_knows_nothing_of_hidden_fields_and_of_other_collections() {
     let world = World::new();
     assert_eq!(world.posts("secret = 's1'"), "p1");
     let error = world.compile("posts", "secret = 's1'", false).unwrap_err();
-    assert_eq!(error, world.compile("posts", "secreu = 's1'", false).map_err(|mut error| {
-        error.message = error.message.replace("secreu", "secret");
-        error
-    }).unwrap_err());
+    assert_eq!(
+        error,
+        world
+            .compile("posts", "secreu = 's1'", false)
+            .map_err(|mut error| {
+                error.message = error.message.replace("secreu", "secret");
+                error
+            })
+            .unwrap_err()
+    );
     assert!(world.compile("posts", "@collection.teams.name ?= 'red'", false).is_err());
     assert!(world.compile("users", "posts_via_author.secret ?= 's1'", false).is_err());
 }
@@ -45,8 +51,7 @@ fn an_address_is_found_only_where_it_is_shown() {
 fn a_list_is_sorted_by_fields_and_through_relations_with_ties_broken_by_id() {
     let world = World::new();
     let collection = world.catalogue.find("posts").unwrap();
-    let scope =
-        Scope { catalogue: &world.catalogue, collection, request: &world.request, trusted: false, alias: "r" };
+    let scope = Scope { catalogue: &world.catalogue, collection, request: &world.request, trusted: false, alias: "r" };
     let sorted = |sort: &str| {
         let order = order_by(sort, &scope).unwrap_or_else(|error| panic!("{sort}: {error}"));
         let sql = format!("SELECT group_concat(id, ' ') FROM (SELECT id FROM posts AS r ORDER BY {})", order.sql);

@@ -41,8 +41,13 @@ fn records() -> impl Strategy<Value = Value> {
     (text(), text(), number(), number(), flag(), flag(), several).prop_map(|(t, u, n, m, b, c, s)| {
         let mut record = json!({});
         let values = [
-            ("t", t.map(Value::from)), ("u", u.map(Value::from)), ("n", n), ("m", m), ("b", b.map(Value::from)),
-            ("c", c.map(Value::from)), ("s", s.map(Value::from)),
+            ("t", t.map(Value::from)),
+            ("u", u.map(Value::from)),
+            ("n", n),
+            ("m", m),
+            ("b", b.map(Value::from)),
+            ("c", c.map(Value::from)),
+            ("s", s.map(Value::from)),
         ];
         for (name, value) in values {
             if let Some(value) = value {

@@ -7,13 +7,10 @@ use crate::filter::{Scope, order_by};
 fn plan(world: &World, filter: &str, sort: &str) -> String {
     let condition = world.compile("posts", filter, false).unwrap();
     let collection = world.catalogue.find("posts").unwrap();
-    let scope =
-        Scope { catalogue: &world.catalogue, collection, request: &world.request, trusted: false, alias: "r" };
+    let scope = Scope { catalogue: &world.catalogue, collection, request: &world.request, trusted: false, alias: "r" };
     let order = order_by(sort, &scope).unwrap();
-    let sql = format!(
-        "EXPLAIN QUERY PLAN SELECT * FROM posts AS r WHERE {} ORDER BY {} LIMIT 30",
-        condition.sql, order.sql
-    );
+    let sql =
+        format!("EXPLAIN QUERY PLAN SELECT * FROM posts AS r WHERE {} ORDER BY {} LIMIT 30", condition.sql, order.sql);
     let mut statement = world.conn.prepare(&sql).unwrap();
     let params = params_from_iter(condition.params.iter().chain(&order.params));
     let steps = statement.query_map(params, |row| row.get::<_, String>(3)).unwrap();

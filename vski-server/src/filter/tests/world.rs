@@ -40,8 +40,11 @@ impl World {
         let conn = Connection::open_in_memory().unwrap();
         for collection in catalogue.iter() {
             let columns: String = collection.fields.iter().map(|field| format!(", {}", field.column())).collect();
-            conn.execute_batch(&format!("CREATE TABLE {} (id TEXT PRIMARY KEY, created, updated{columns})", collection.table))
-                .unwrap();
+            conn.execute_batch(&format!(
+                "CREATE TABLE {} (id TEXT PRIMARY KEY, created, updated{columns})",
+                collection.table
+            ))
+            .unwrap();
         }
         conn.execute_batch(ROWS).unwrap();
         Self { conn, catalogue, request: RequestInfo::new(Requester::Guest, "GET") }

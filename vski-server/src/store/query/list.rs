@@ -72,8 +72,7 @@ pub fn view(
 ) -> Result<Value, StoreError> {
     let rule = rules::condition(asking, collection, |rules| &rules.view_rule)?;
     let record = one(conn, asking, collection, id, rule)?;
-    let mut records = expand::expand(conn, asking, collection, vec![record], &shape.expand)?;
-    Ok(records.pop().map(|record| shape.project(record)).unwrap_or_default())
+    shaped(conn, asking, collection, record, shape)
 }
 
 /// A record that the caller has just written, whatever the view rule says.
@@ -82,8 +81,22 @@ pub fn written(
     asking: Asking<'_>,
     collection: &Collection,
     id: &str,
+    shape: &Shape,
 ) -> Result<Value, StoreError> {
-    one(conn, asking, collection, id, None)
+    let record = one(conn, asking, collection, id, None)?;
+    shaped(conn, asking, collection, record, shape)
+}
+
+/// A record that was read, with what is expanded, and the wanted fields.
+pub fn shaped(
+    conn: &Connection,
+    asking: Asking<'_>,
+    collection: &Collection,
+    record: Value,
+    shape: &Shape,
+) -> Result<Value, StoreError> {
+    let mut records = expand::expand(conn, asking, collection, vec![record], &shape.expand)?;
+    Ok(records.pop().map(|record| shape.project(record)).unwrap_or_default())
 }
 
 fn one(

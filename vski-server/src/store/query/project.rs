@@ -143,9 +143,8 @@ fn plain_text(html: &str) -> String {
 }
 
 /// Tags inside a line.
-const INLINE: [&str; 16] = [
-    "a", "abbr", "b", "bdi", "cite", "code", "em", "font", "i", "mark", "s", "small", "span", "strong", "sub", "u",
-];
+const INLINE: [&str; 16] =
+    ["a", "abbr", "b", "bdi", "cite", "code", "em", "font", "i", "mark", "s", "small", "span", "strong", "sub", "u"];
 
 fn push_words(plain: &mut String, text: &str) {
     for character in text.chars() {
@@ -198,7 +197,8 @@ mod tests {
 
     #[test]
     fn an_excerpt_is_plain_text_of_so_many_characters() {
-        let html = json!({"body": "<h1>Größe</h1><p>is &lt;5&gt;  <b>me</b>ters</p><script>x()</script> 1 < 2", "n": 5});
+        let html =
+            json!({"body": "<h1>Größe</h1><p>is &lt;5&gt;  <b>me</b>ters</p><script>x()</script> 1 < 2", "n": 5});
         for (fields, wanted) in [
             ("body:excerpt(5)", json!({"body": "Größe"})),
             ("body:excerpt(6,true)", json!({"body": "Größe..."})),
@@ -215,7 +215,9 @@ mod tests {
 
     #[test]
     fn broken_html_is_text_all_the_same() {
-        for (html, wanted) in [("<", "<"), ("a <b", "a"), ("<script>", ""), ("<>x", "<>x"), ("&amp;lt;", "&lt;"), ("ä<ö", "ä<ö")] {
+        for (html, wanted) in
+            [("<", "<"), ("a <b", "a"), ("<script>", ""), ("<>x", "<>x"), ("&amp;lt;", "&lt;"), ("ä<ö", "ä<ö")]
+        {
             assert_eq!(plain_text(html), wanted, "{html}");
         }
     }

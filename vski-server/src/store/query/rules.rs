@@ -23,12 +23,7 @@ pub fn condition(
 }
 
 /// Whether a record is there and satisfies a condition.
-pub fn holds(
-    conn: &Connection,
-    collection: &Collection,
-    id: &str,
-    condition: &Condition,
-) -> Result<bool, StoreError> {
+pub fn holds(conn: &Connection, collection: &Collection, id: &str, condition: &Condition) -> Result<bool, StoreError> {
     let source = collection.source();
     let sql = format!("SELECT EXISTS (SELECT 1 FROM {source} AS {ALIAS} WHERE {ALIAS}.id = ? AND ({}))", condition.sql);
     let params = std::iter::once(rusqlite::types::Value::Text(id.to_owned())).chain(condition.params.iter().cloned());

@@ -3,6 +3,7 @@ use serde_json::Value;
 
 use super::{Asking, Shape, expand, list, rules};
 use crate::filter::RequestInfo;
+use crate::store::auth;
 use crate::store::collections::Catalogue;
 use crate::store::error::StoreError;
 use crate::store::records::{self, Secrets};
@@ -24,7 +25,8 @@ pub fn create(
     let made = records::create(conn, &catalogue, collection, &request.body, secrets)?;
     let id = made["id"].as_str().unwrap_or_default();
     rules::check_created(conn, collection, id, rule.as_ref())?;
-    list::written(conn, asking, collection, id)
+    auth::records::check_created(conn, asking, collection, id, &request.body)?;
+    list::written(conn, asking, collection, id, &Shape::default())
 }
 
 /// Changes a record by the request's body, if the update rule lets the caller, judged by the row as it was.
@@ -41,8 +43,9 @@ pub fn update(
     let collection = catalogue.get(collection)?;
     rules::check_before(conn, asking, collection, id, |rules| &rules.update_rule)?;
     expand::check(asking, collection, &shape.expand)?;
+    auth::records::before_update(conn, asking, collection, id, &request.body, &secrets.proof)?;
     records::update(conn, &catalogue, collection, id, &request.body, secrets)?;
-    list::written(conn, asking, collection, id)
+    list::written(conn, asking, collection, id, &Shape::default())
 }
 
 /// Removes a record and what goes with it, if the delete rule lets the caller.
@@ -69,6 +72,5 @@ pub fn shaped(
 ) -> Result<Value, StoreError> {
     let catalogue = Catalogue::load(conn)?;
     let asking = Asking { catalogue: &catalogue, request };
-    let mut records = expand::expand(conn, asking, catalogue.get(collection)?, vec![record], &shape.expand)?;
-    Ok(records.pop().map(|record| shape.project(record)).unwrap_or_default())
+    list::shaped(conn, asking, catalogue.get(collection)?, record, shape)
 }
