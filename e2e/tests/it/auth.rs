@@ -11,6 +11,9 @@ mod admins;
 /// API keys for machines.
 mod keys;
 
+/// Records of auth collections.
+mod records;
+
 /// How often somebody may log in.
 mod limits;
 

@@ -68,6 +68,9 @@ mod import;
 /// The REST API as clients see it.
 mod rest;
 
+/// Lists, filters, expansion and rules.
+mod query;
+
 /// Collections of every kind, fields of every type.
 mod schema;
 

@@ -39,6 +39,9 @@ mod freshness;
 /// What handlers take from a request.
 mod extract;
 
+/// A request as rules and filters see it.
+mod asked;
+
 pub use extract::MAX_BODY_BYTES;
 
 /// The states that handlers run in.

@@ -9,16 +9,24 @@ use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use super::asked::Asked;
+use super::auth::caller::ClientAddress;
+use super::auth::records::prove;
 use super::error::ApiError;
 use super::extract::{Body, Caller, DbName, Params, RawBody, check_keys};
 use super::position::Positioned;
 use super::state::MasterState;
 use crate::app::App;
-use crate::store::collections::{self, Catalogue, Collection, Rules};
+use crate::filter::RequestInfo;
+use crate::store::collections::Catalogue;
 use crate::store::error::StoreError;
 use crate::store::import;
 use crate::store::master::Master;
+use crate::store::query::list::{self as lists, ListQuery};
+use crate::store::query::{Asking, Shape, write};
+use crate::store::reader::Reader;
 use crate::store::records::{self, DEFAULT_PER_PAGE, MAX_PER_PAGE};
+use crate::store::request::Written;
 
 /// Records of one import request: it holds up all other writes meanwhile.
 const MAX_IMPORT_LINES: usize = 10_000;
@@ -26,12 +34,13 @@ const MAX_IMPORT_LINES: usize = 10_000;
 const RECORDS: &str = "/api/collections/{collection}/records";
 const RECORD: &str = "/api/collections/{collection}/records/{id}";
 
-/// `GET …/records?page=&perPage=&skipTotal=`, `GET …/records/{id}`.
+/// `GET …/records?page=&perPage=&skipTotal=&filter=&sort=&expand=&fields=`, `GET …/records/{id}?expand=&fields=`.
 pub fn read_router() -> Router<App> {
     Router::new().route(RECORDS, get(list)).route(RECORD, get(view))
 }
 
-/// `POST …/records`, `PATCH` and `DELETE …/records/{id}`, `POST …/import` (NDJSON, admins only, all or nothing).
+/// `POST …/records`, `PATCH` and `DELETE …/records/{id}` (the first two with `?expand=&fields=`), `POST …/import` (NDJSON,
+/// admins only, all or nothing).
 pub fn write_router() -> Router<MasterState> {
     Router::new()
         .route(RECORDS, post(create))
@@ -52,37 +61,43 @@ struct ListParams {
 }
 
 impl ListParams {
-    /// Parameters that would change the answer are refused rather than ignored.
-    fn check(&self) -> Result<(), ApiError> {
-        let later =
-            [("filter", &self.filter), ("sort", &self.sort), ("expand", &self.expand), ("fields", &self.fields)];
-        match later.iter().find(|(_, value)| value.as_ref().is_some_and(|value| !value.is_empty())) {
-            Some((name, _)) => Err(ApiError::bad_request(format!("{name} is not supported yet: leave it out"))),
-            None => Ok(()),
-        }
+    /// A page or a size that makes no sense is the nearest one that does.
+    fn query(self) -> Result<(ListQuery, Shape), StoreError> {
+        let page = u64::try_from(self.page.unwrap_or(1)).unwrap_or(1).max(1);
+        let per_page = self.per_page.and_then(|wanted| u64::try_from(wanted).ok()).filter(|wanted| *wanted > 0);
+        let per_page = per_page.unwrap_or(DEFAULT_PER_PAGE).min(MAX_PER_PAGE);
+        let count = !matches!(self.skip_total.as_deref(), Some("1" | "true" | "t"));
+        let shape = Shape::parse(self.expand.as_deref(), self.fields.as_deref())?;
+        Ok((ListQuery { page, per_page, count, filter: self.filter, sort: self.sort }, shape))
+    }
+}
+
+/// What every answer with a record takes.
+#[derive(Deserialize)]
+struct ShapeParams {
+    expand: Option<String>,
+    fields: Option<String>,
+}
+
+impl ShapeParams {
+    fn shape(&self) -> Result<Shape, StoreError> {
+        Shape::parse(self.expand.as_deref(), self.fields.as_deref())
     }
 }
 
 async fn list(
     State(app): State<App>,
-    caller: Caller,
+    Asked(request): Asked,
     DbName(db): DbName,
     Path(collection): Path<String>,
     Params(params): Params<ListParams>,
 ) -> Result<Json<Value>, ApiError> {
-    params.check()?;
-    let page = u64::try_from(params.page.unwrap_or(1)).unwrap_or(1).max(1);
-    let per_page = params.per_page.and_then(|wanted| u64::try_from(wanted).ok()).filter(|wanted| *wanted > 0);
-    let per_page = per_page.unwrap_or(DEFAULT_PER_PAGE).min(MAX_PER_PAGE);
-    let count = !matches!(params.skip_total.as_deref(), Some("1" | "true" | "t"));
-    let admin = caller.is_admin();
+    let (query, shape) = params.query()?;
     let reader = app.reader(&db)?;
     let found = reader.read(move |conn| {
-        let collection = collections::view(conn, &collection)?;
-        allowed(&collection, admin, |rules| &rules.list_rule)?;
-        let mut page = records::list(conn, &collection, page, per_page, count)?;
-        page.items = page.items.into_iter().map(|item| shown(&collection, item, admin)).collect();
-        Ok(page)
+        let catalogue = Catalogue::load(conn)?;
+        let asking = Asking { catalogue: &catalogue, request: &request };
+        lists::list(conn, asking, catalogue.get(&collection)?, &query, &shape)
     });
     let found = found.await?;
     // PocketBase's answer where nothing was counted.
@@ -95,71 +110,87 @@ async fn list(
 
 async fn view(
     State(app): State<App>,
-    caller: Caller,
+    Asked(request): Asked,
     DbName(db): DbName,
     Path((collection, id)): Path<(String, String)>,
+    Params(params): Params<ShapeParams>,
 ) -> Result<Json<Value>, ApiError> {
-    let admin = caller.is_admin();
+    let shape = params.shape()?;
     let reader = app.reader(&db)?;
     let found = reader.read(move |conn| {
-        let collection = collections::view(conn, &collection)?;
-        allowed(&collection, admin, |rules| &rules.view_rule)?;
-        Ok(shown(&collection, records::view(conn, &collection, &id)?, admin))
+        let catalogue = Catalogue::load(conn)?;
+        let asking = Asking { catalogue: &catalogue, request: &request };
+        lists::view(conn, asking, catalogue.get(&collection)?, &id, &shape)
     });
     Ok(Json(found.await?))
 }
 
 async fn create(
     State(master): State<Arc<Master>>,
-    caller: Caller,
+    Asked(mut request): Asked,
     DbName(db): DbName,
     Path(collection): Path<String>,
+    Params(params): Params<ShapeParams>,
     body: Body<Map<String, Value>>,
 ) -> Result<Positioned<Json<Value>>, ApiError> {
-    let admin = caller.is_admin();
+    let shape = params.shape()?;
     let database = master.database(&db)?;
     let secrets = records::hash_passwords(&database.reader, &collection, &[&body.value]).await?.remove(0);
-    let made = database.writer.rows(body.bytes, move |conn| {
-        let catalogue = Catalogue::load(conn)?;
-        let collection = allowed(catalogue.get(&collection)?, admin, |rules| &rules.create_rule)?;
-        let made = records::create(conn, &catalogue, collection, &body.value, &secrets)?;
-        Ok(shown(collection, made, admin))
-    });
-    Ok(Positioned::new(&db, made.await?, Json))
+    request.body = body.value;
+    let (asked, name, wanted) = (Arc::new(request), collection.clone(), shape.clone());
+    let request = Arc::clone(&asked);
+    let made = database.writer.rows(body.bytes, move |conn| write::create(conn, &request, &name, &secrets, &wanted));
+    let made = shaped(&database.reader, asked, collection, shape, made.await?).await?;
+    Ok(Positioned::new(&db, made, Json))
 }
 
 async fn update(
-    State(master): State<Arc<Master>>,
-    caller: Caller,
+    State(MasterState { app, master }): State<MasterState>,
+    ClientAddress(address): ClientAddress,
+    Asked(mut request): Asked,
     DbName(db): DbName,
     Path((collection, id)): Path<(String, String)>,
+    Params(params): Params<ShapeParams>,
     body: Body<Map<String, Value>>,
 ) -> Result<Positioned<Json<Value>>, ApiError> {
-    let admin = caller.is_admin();
+    let shape = params.shape()?;
     let database = master.database(&db)?;
-    let secrets = records::hash_passwords(&database.reader, &collection, &[&body.value]).await?.remove(0);
-    let updated = database.writer.rows(body.bytes, move |conn| {
-        let catalogue = Catalogue::load(conn)?;
-        let collection = allowed(catalogue.get(&collection)?, admin, |rules| &rules.update_rule)?;
-        let updated = records::update(conn, &catalogue, collection, &id, &body.value, &secrets)?;
-        Ok(shown(collection, updated, admin))
-    });
-    Ok(Positioned::new(&db, updated.await?, Json))
+    let mut secrets = records::hash_passwords(&database.reader, &collection, &[&body.value]).await?.remove(0);
+    secrets.proof = prove(&app, address, &db, (&collection, &id), &body.value).await?;
+    request.body = body.value;
+    let (asked, name, wanted) = (Arc::new(request), collection.clone(), shape.clone());
+    let request = Arc::clone(&asked);
+    let updated =
+        database.writer.rows(body.bytes, move |conn| write::update(conn, &request, &name, &id, &secrets, &wanted));
+    let updated = shaped(&database.reader, asked, collection, shape, updated.await?).await?;
+    Ok(Positioned::new(&db, updated, Json))
+}
+
+/// A record that was written, in its shape. Other records are read here and not on the writer's thread, for which others wait.
+async fn shaped(
+    reader: &Reader,
+    request: Arc<RequestInfo>,
+    collection: String,
+    shape: Shape,
+    written: Written<Value>,
+) -> Result<Written<Value>, StoreError> {
+    let Written { value, head } = written;
+    let value = if shape.expands() {
+        reader.read(move |conn| write::shaped(conn, &request, &collection, value, &shape)).await?
+    } else {
+        shape.project(value)
+    };
+    Ok(Written { value, head })
 }
 
 async fn delete(
     State(master): State<Arc<Master>>,
-    caller: Caller,
+    Asked(request): Asked,
     DbName(db): DbName,
     Path((collection, id)): Path<(String, String)>,
 ) -> Result<Positioned<StatusCode>, ApiError> {
-    let admin = caller.is_admin();
     let writer = master.database(&db)?.writer;
-    let deleted = writer.rows(id.len(), move |conn| {
-        let catalogue = Catalogue::load(conn)?;
-        let collection = allowed(catalogue.get(&collection)?, admin, |rules| &rules.delete_rule)?;
-        records::delete(conn, &catalogue, collection, &id)
-    });
+    let deleted = writer.rows(id.len(), move |conn| write::delete(conn, &request, &collection, &id));
     Ok(Positioned::new(&db, deleted.await?, |_| StatusCode::NO_CONTENT))
 }
 
@@ -185,26 +216,4 @@ async fn import_lines(
     let database = master.database(&db)?;
     let imported = import::store(&database.reader, &database.writer, collection, chunk, body.len()).await?;
     Ok(Positioned::new(&db, imported, |imported| Json(json!({ "imported": imported }))))
-}
-
-/// The collection, if its rule lets the caller through: admins always, everyone where the rule is empty.
-fn allowed(
-    collection: &Collection,
-    admin: bool,
-    rule: fn(&Rules) -> &Option<String>,
-) -> Result<&Collection, StoreError> {
-    if admin || rule(&collection.rules).as_deref() == Some("") {
-        return Ok(collection);
-    }
-    let message =
-        format!("only admins may do this in collection {}: log in, or let an admin open its rule", collection.name);
-    Err(StoreError::Forbidden(message))
-}
-
-/// A record without what only admins see, unless one asks.
-fn shown(collection: &Collection, mut record: Value, admin: bool) -> Value {
-    if let Some(record) = record.as_object_mut().filter(|_| !admin) {
-        collection.hide(record);
-    }
-    record
 }

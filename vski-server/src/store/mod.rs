@@ -57,6 +57,9 @@ pub mod fields;
 /// Rows of a collection.
 pub mod records;
 
+/// Reading and writing records as a caller asked, by the rules.
+pub mod query;
+
 /// Many records at once.
 pub mod import;
 

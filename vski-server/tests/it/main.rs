@@ -30,3 +30,6 @@ mod tracing;
 
 /// The configuration table of the README is the program's.
 mod configuration;
+
+/// Databases from before there were API keys.
+mod keys;
