@@ -68,11 +68,11 @@ mod import;
 /// The REST API as clients see it.
 mod rest;
 
-/// Collections of every kind, fields of every type.
-mod schema;
-
 /// Lists, filters, expansion and rules.
 mod query;
+
+/// Collections of every kind, fields of every type.
+mod schema;
 
 /// Manual migrations, and edits behind the master's back.
 mod migration;

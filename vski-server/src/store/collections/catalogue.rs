@@ -51,6 +51,9 @@ impl Catalogue {
     #[must_use]
     pub fn new(mut collections: Vec<Collection>) -> Self {
         collections.sort_by(|a, b| a.name.cmp(&b.name));
+        let is_password = |field: &&Field| matches!(field.kind, FieldKind::Password { .. });
+        let passwords = collections.iter().flat_map(|collection| collection.fields.iter().filter(is_password));
+        PASSWORDS.write().unwrap_or_else(PoisonError::into_inner).extend(passwords.map(|field| field.name.clone()));
         let mut places = HashMap::new();
         for (at, collection) in collections.iter().enumerate() {
             places.entry(collection.id.clone()).or_insert(at);
@@ -80,9 +83,6 @@ impl Catalogue {
                 }
             }
         }
-        let is_password = |field: &&Field| matches!(field.kind, FieldKind::Password { .. });
-        let passwords = collections.iter().flat_map(|collection| collection.fields.iter().filter(is_password));
-        PASSWORDS.write().unwrap_or_else(PoisonError::into_inner).extend(passwords.map(|field| field.name.clone()));
         Ok(Self { unusable, ..Self::new(collections) })
     }
 
