@@ -68,9 +68,6 @@ mod import;
 /// The REST API as clients see it.
 mod rest;
 
-/// Collections of every kind, fields of every type.
-mod schema;
-
 /// Lists, filters, expansion and rules.
 mod query;
 
@@ -79,6 +76,8 @@ mod clients;
 
 /// What browsers and caches are told.
 mod browsers;
+/// Collections of every kind, fields of every type.
+mod schema;
 
 /// Manual migrations, and edits behind the master's back.
 mod migration;

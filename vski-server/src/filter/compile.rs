@@ -54,10 +54,9 @@ pub fn shows_email(scope: &Scope<'_>, collection: &Collection, alias: &str) -> C
     let own = scope.request.requester.record().filter(|record| record.collection_id == collection.id);
     let own = Condition::value(own.map_or(Sql::Null, |record| Sql::Text(record.id().to_owned())));
     let mut shows = sql!["(", alias, ".\"emailVisibility\" OR ", alias, ".id = ", &own];
-    if let Some(text) = collection.rules.manage_rule.as_deref()
-        && let Some(manages) = rule(scope, collection, Some(text), alias)
-    {
-        shows.append(&sql![" OR (", &manages, ")"]);
+    match rule(scope, collection, collection.rules.manage_rule.as_deref(), alias) {
+        Some(manages) => shows.append(&sql![" OR (", &manages, ")"]),
+        None => return Condition::new("1"),
     }
     shows.append(&Condition::new(") IS TRUE"));
     shows

@@ -17,13 +17,16 @@ use super::extract::{Body, Caller, DbName, Params, RawBody, check_keys};
 use super::position::Positioned;
 use super::state::MasterState;
 use crate::app::App;
+use crate::filter::RequestInfo;
 use crate::store::collections::Catalogue;
 use crate::store::error::StoreError;
 use crate::store::import;
 use crate::store::master::Master;
 use crate::store::query::list::{self as lists, ListQuery};
 use crate::store::query::{Asking, Shape, write};
+use crate::store::reader::Reader;
 use crate::store::records::{self, DEFAULT_PER_PAGE, MAX_PER_PAGE};
+use crate::store::request::Written;
 
 /// Records of one import request: it holds up all other writes meanwhile.
 const MAX_IMPORT_LINES: usize = 10_000;
@@ -134,9 +137,11 @@ async fn create(
     let database = master.database(&db)?;
     let secrets = records::hash_passwords(&database.reader, &collection, &[&body.value]).await?.remove(0);
     request.body = body.value;
-    let made =
-        database.writer.rows(body.bytes, move |conn| write::create(conn, &request, &collection, &secrets, &shape));
-    Ok(Positioned::new(&db, made.await?, Json))
+    let (asked, name, wanted) = (Arc::new(request), collection.clone(), shape.clone());
+    let request = Arc::clone(&asked);
+    let made = database.writer.rows(body.bytes, move |conn| write::create(conn, &request, &name, &secrets, &wanted));
+    let made = shaped(&database.reader, asked, collection, shape, made.await?).await?;
+    Ok(Positioned::new(&db, made, Json))
 }
 
 async fn update(
@@ -153,9 +158,29 @@ async fn update(
     let mut secrets = records::hash_passwords(&database.reader, &collection, &[&body.value]).await?.remove(0);
     secrets.proof = prove(&app, address, &db, (&collection, &id), &body.value).await?;
     request.body = body.value;
+    let (asked, name, wanted) = (Arc::new(request), collection.clone(), shape.clone());
+    let request = Arc::clone(&asked);
     let updated =
-        database.writer.rows(body.bytes, move |conn| write::update(conn, &request, &collection, &id, &secrets, &shape));
-    Ok(Positioned::new(&db, updated.await?, Json))
+        database.writer.rows(body.bytes, move |conn| write::update(conn, &request, &name, &id, &secrets, &wanted));
+    let updated = shaped(&database.reader, asked, collection, shape, updated.await?).await?;
+    Ok(Positioned::new(&db, updated, Json))
+}
+
+/// A record that was written, in its shape. Other records are read here and not on the writer's thread, for which others wait.
+async fn shaped(
+    reader: &Reader,
+    request: Arc<RequestInfo>,
+    collection: String,
+    shape: Shape,
+    written: Written<Value>,
+) -> Result<Written<Value>, StoreError> {
+    let Written { value, head } = written;
+    let value = if shape.expands() {
+        reader.read(move |conn| write::shaped(conn, &request, &collection, value, &shape)).await?
+    } else {
+        shape.project(value)
+    };
+    Ok(Written { value, head })
 }
 
 async fn delete(

@@ -1,7 +1,7 @@
 use rusqlite::Connection;
 use serde_json::Value;
 
-use super::{Asking, Shape, list, rules};
+use super::{Asking, Shape, expand, list, rules};
 use crate::filter::RequestInfo;
 use crate::store::auth;
 use crate::store::collections::Catalogue;
@@ -9,7 +9,7 @@ use crate::store::error::StoreError;
 use crate::store::records::{self, Secrets};
 
 /// Makes a record of the request's body, if the create rule lets the new row be; an error undoes it with the savepoint that
-/// every request runs in.
+/// every request runs in. What is answered is brought into its shape later: see [`shaped`].
 pub fn create(
     conn: &Connection,
     request: &RequestInfo,
@@ -21,11 +21,12 @@ pub fn create(
     let asking = Asking { catalogue: &catalogue, request };
     let collection = catalogue.get(collection)?;
     let rule = rules::may_create(asking, collection)?;
+    expand::check(asking, collection, &shape.expand)?;
     let made = records::create(conn, &catalogue, collection, &request.body, secrets)?;
     let id = made["id"].as_str().unwrap_or_default();
     rules::check_created(conn, collection, id, rule.as_ref())?;
     auth::records::check_created(conn, asking, collection, id, &request.body)?;
-    list::written(conn, asking, collection, id, shape)
+    list::written(conn, asking, collection, id, &Shape::default())
 }
 
 /// Changes a record by the request's body, if the update rule lets the caller, judged by the row as it was.
@@ -41,9 +42,10 @@ pub fn update(
     let asking = Asking { catalogue: &catalogue, request };
     let collection = catalogue.get(collection)?;
     rules::check_before(conn, asking, collection, id, |rules| &rules.update_rule)?;
+    expand::check(asking, collection, &shape.expand)?;
     auth::records::before_update(conn, asking, collection, id, &request.body, &secrets.proof)?;
     records::update(conn, &catalogue, collection, id, &request.body, secrets)?;
-    list::written(conn, asking, collection, id, shape)
+    list::written(conn, asking, collection, id, &Shape::default())
 }
 
 /// Removes a record and what goes with it, if the delete rule lets the caller.
@@ -58,4 +60,17 @@ pub fn delete(
     let collection = catalogue.get(collection)?;
     rules::check_before(conn, asking, collection, id, |rules| &rules.delete_rule)?;
     records::delete(conn, &catalogue, collection, id)
+}
+
+/// A written record as the caller wants to see it. Not for the writer's thread: others wait for that one.
+pub fn shaped(
+    conn: &Connection,
+    request: &RequestInfo,
+    collection: &str,
+    record: Value,
+    shape: &Shape,
+) -> Result<Value, StoreError> {
+    let catalogue = Catalogue::load(conn)?;
+    let asking = Asking { catalogue: &catalogue, request };
+    list::shaped(conn, asking, catalogue.get(collection)?, record, shape)
 }
