@@ -179,7 +179,9 @@ fn collection_calls(admin: &Script) -> Result<()> {
     ensure!(exported.iter().any(|collection| collection["name"] == "posts"), "{listed}");
     let body = json!({"collections": exported, "deleteMissing": false});
     ensure!(admin.send(Method::PUT, "/api/collections/import", Some(&body))?.0 == 204, "an import answers nothing");
-    ensure!(admin.done(Method::GET, "/api/collections/posts", None)?["name"] == "posts");
+    let one = admin.done(Method::GET, "/api/collections/posts?fields=name,fields.name", None)?;
+    let field = one["fields"][0].as_object().context("a field")?;
+    ensure!(one["name"] == "posts" && field.keys().eq(["name"]) && one["id"].is_null(), "{one}");
     admin.done(Method::PATCH, "/api/collections/posts", Some(&json!({"listRule": null})))?;
     ensure!(admin.send(Method::DELETE, "/api/collections/posts/truncate", None)?.0 == 204);
     let left = admin.done(Method::GET, "/api/collections/posts/records", None)?;
