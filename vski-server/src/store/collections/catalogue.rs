@@ -51,6 +51,9 @@ impl Catalogue {
     #[must_use]
     pub fn new(mut collections: Vec<Collection>) -> Self {
         collections.sort_by(|a, b| a.name.cmp(&b.name));
+        let is_password = |field: &&Field| matches!(field.kind, FieldKind::Password { .. });
+        let passwords = collections.iter().flat_map(|collection| collection.fields.iter().filter(is_password));
+        PASSWORDS.write().unwrap_or_else(PoisonError::into_inner).extend(passwords.map(|field| field.name.clone()));
         let mut places = HashMap::new();
         for (at, collection) in collections.iter().enumerate() {
             places.entry(collection.id.clone()).or_insert(at);
@@ -81,7 +84,6 @@ impl Catalogue {
                 }
             }
         }
-        collections.iter().for_each(remember_passwords);
         Ok(Self { unusable, ..Self::new(collections) })
     }
 
@@ -125,11 +127,4 @@ impl Catalogue {
         let points = |field: &&Field| matches!(&field.kind, FieldKind::Relation { collection_id, .. } if *collection_id == collection.id);
         self.collections.iter().flat_map(move |from| from.visible().filter(points).map(move |field| (from, field)))
     }
-}
-
-/// Makes the password fields of a collection known.
-pub(super) fn remember_passwords(collection: &Collection) {
-    let is_password = |field: &&Field| matches!(field.kind, FieldKind::Password { .. });
-    let names = collection.fields.iter().filter(is_password).map(|field| field.name.clone());
-    PASSWORDS.write().unwrap_or_else(PoisonError::into_inner).extend(names);
 }
