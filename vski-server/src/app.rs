@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
+use vski_replication::datadir::DataDir;
 use vski_replication::names;
 use vski_replication::node::Role;
 use vski_replication::token::{Audience, Bearer, Claims, Secrets, TokenError};
@@ -63,6 +64,14 @@ impl App {
         match &self.databases {
             Databases::Master(master) => master.reader(name),
             Databases::Replica(replica) => replica.reader(name),
+        }
+    }
+
+    /// The data directory.
+    pub fn dir(&self) -> &DataDir {
+        match &self.databases {
+            Databases::Master(master) => master.dir(),
+            Databases::Replica(replica) => replica.dir(),
         }
     }
 

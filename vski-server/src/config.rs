@@ -96,6 +96,8 @@ pub struct Config {
     pub freshness: Freshness,
     pub first_admin: Option<FirstAdmin>,
     pub retention: Retention,
+    /// How long an uploaded file stays that no row names any more.
+    pub file_grace: Duration,
     pub replica_forget_after: Duration,
 }
 
@@ -125,6 +127,7 @@ impl ServeArgs {
             freshness: self.freshness,
             first_admin: self.first_admin()?,
             retention: self.retention.resolve(),
+            file_grace: self.retention.file_grace,
             replica_forget_after: self.replica_forget_after,
         })
     }

@@ -24,6 +24,7 @@ use crate::blocking;
 use crate::board::Board;
 use crate::config::{ConfigError, NodeConfig, Schedule, SyncConfig};
 use crate::error::{self, ErrorKind};
+use crate::files;
 use crate::fs;
 use crate::metrics::AgentMetrics;
 use crate::node_writer::NodeWriter;
@@ -64,6 +65,8 @@ pub struct AgentConfig {
     pub sync_config: SyncConfig,
     /// How much history to keep.
     pub retention: Retention,
+    /// How long an uploaded file stays that no row names any more.
+    pub file_grace: Duration,
     /// Where to count.
     pub metrics: AgentMetrics,
 }
@@ -91,6 +94,8 @@ struct Task {
     listing: watch::Sender<Listing>,
     shutdown: CancellationToken,
     handle: JoinHandle<()>,
+    /// Its uploaded files.
+    files: JoinHandle<()>,
 }
 
 /// Runs in a task of its own; an [`AgentHandle`] talks to it.
@@ -111,12 +116,12 @@ pub struct Supervisor {
 impl Supervisor {
     /// Starts it on the current tokio runtime. The databases that are here are opened at once, without the master.
     pub fn start(config: AgentConfig) -> Result<AgentHandle, StartError> {
-        let AgentConfig { dir, lock, node, node_id, node_config, sync_config, retention, metrics } = config;
+        let AgentConfig { dir, lock, node, node_id, node_config, sync_config, retention, file_grace, metrics } = config;
         let identity = Identity::new(node_config.secrets, node_id, node_config.public_url);
         let source = Source::new(&sync_config, identity)?;
         let (rows, files) = (node.databases()?, dir.databases()?);
         let board = Board::new(NodeWriter::start(node)?, metrics);
-        let context = Arc::new(Context { source, dir, board, schedule: sync_config.schedule, retention });
+        let context = Arc::new(Context { source, dir, board, schedule: sync_config.schedule, retention, file_grace });
         let (shutdown, done) = (CancellationToken::new(), CancellationToken::new());
         let (sender, requests) = mpsc::channel(MAX_REQUESTS);
         let lock = Arc::new(Mutex::new(Some(lock)));
@@ -176,7 +181,7 @@ impl Supervisor {
         for (_, task) in std::mem::take(&mut self.tasks) {
             task.shutdown.cancel();
             // A task that panicked was logged where it was watched.
-            let _ = task.handle.await;
+            let _ = tokio::join!(task.handle, task.files);
         }
         let (context, lock) = (Arc::clone(&self.context), Arc::clone(&self.lock));
         blocking::run(move || {
@@ -280,7 +285,8 @@ impl Supervisor {
         let (inbox, shutdown) = (Arc::new(Inbox::default()), self.shutdown.child_token());
         let running =
             keep_running(name.to_owned(), Arc::clone(&self.context), shutdown.clone(), Arc::clone(&inbox), receiver);
-        let task = Task { inbox, listing, shutdown, handle: tokio::spawn(running) };
+        let files = tokio::spawn(files::keep_running(name.to_owned(), Arc::clone(&self.context), shutdown.clone()));
+        let task = Task { inbox, listing, shutdown, handle: tokio::spawn(running), files };
         self.tasks.insert(name.to_owned(), task);
     }
 
@@ -330,7 +336,13 @@ pub async fn sync_once(config: AgentConfig) -> Result<SyncReport, StartError> {
 /// Does what is asked once, with an agent of its own.
 pub(crate) async fn ask_once(config: AgentConfig, ask: Ask) -> Result<SyncReport, StartError> {
     let agent = Supervisor::start(config)?;
-    let report = agent.ask(ask).await;
+    let mut report = agent.ask(ask).await;
+    if report.outcome == Outcome::AtHead {
+        // Nobody fetches them once this has ended.
+        if let Some(error) = agent.files_settled().await {
+            report.outcome = Outcome::Failed(error);
+        }
+    }
     agent.shutdown().await;
     Ok(report)
 }

@@ -97,7 +97,7 @@ impl From<StoreError> for ApiError {
                 StatusCode::INTERNAL_SERVER_ERROR
             }
             StoreError::DiskFull | StoreError::NoRoom { .. } => StatusCode::INSUFFICIENT_STORAGE,
-            StoreError::Log(_) | StoreError::Directory(_) | StoreError::Sqlite(_) => {
+            StoreError::Log(_) | StoreError::Directory(_) | StoreError::File(_) | StoreError::Sqlite(_) => {
                 tracing::error!(error = error.describe(), "a request failed");
                 return Self::new(StatusCode::INTERNAL_SERVER_ERROR, "the server could not do this; its log says why");
             }

@@ -12,6 +12,12 @@ mod collections;
 /// Records of a collection.
 mod records;
 
+/// Uploaded files, for those who may see their record.
+mod files;
+
+/// Uploaded files, for replicas.
+mod peer_files;
+
 /// Manual migrations.
 mod sql;
 
@@ -84,13 +90,14 @@ fn source_routes(state: SourceState) -> Router {
     Router::new()
         .merge(replica::router())
         .merge(compare::router())
+        .merge(peer_files::router())
         .route_layer(middleware::from_fn_with_state(app, layers::tell_path))
         .with_state(state)
 }
 
 /// What both roles answer from their own files.
 fn read_routes(app: &App) -> Router {
-    let data = Router::new().merge(collections::read_router()).merge(records::read_router());
+    let data = Router::new().merge(collections::read_router()).merge(records::read_router()).merge(files::read_router());
     Router::new()
         .merge(health::router())
         .merge(databases::read_router())

@@ -8,7 +8,7 @@ use vski_replication::datadir::DataDir;
 use vski_replication::entry::{Kind, SchemaChange, schema_payload};
 use vski_replication::position::DatabaseId;
 use vski_replication::schema;
-use vski_replication::{connection, fault, names};
+use vski_replication::{connection, fault, files, names};
 
 use super::error::StoreError;
 use super::ids;
@@ -55,6 +55,7 @@ pub fn open(
     let writer_metrics = metrics.writer(name);
     let mut conn = WriteConnection::new(name, conn, writer_metrics.clone())?;
     conn.notice_offline_edit(edited)?;
+    conn.add_missing(missing_tables)?;
     ids::advance_clock(conn.head().committed_ms);
     let (writer, thread) = Writer::start(name, conn, writer_metrics);
     Ok((Database { name: name.to_owned(), reader: Reader::new(name, &path, open), writer }, thread))
@@ -89,6 +90,7 @@ fn create(conn: &Connection, name: &str) -> Result<(), StoreError> {
     let transaction = conn.unchecked_transaction()?;
     let head = changelog::create(&transaction, DatabaseId::random())?;
     let mut statements: Vec<String> = collections::TABLES.map(str::to_owned).to_vec();
+    statements.extend(files::TABLES.map(str::to_owned));
     if name == names::DEFAULT_DATABASE {
         statements.extend(admins::TABLES.map(str::to_owned));
     }
@@ -99,6 +101,11 @@ fn create(conn: &Connection, name: &str) -> Result<(), StoreError> {
     fault::sql("create:before-commit")?;
     transaction.commit()?;
     Ok(fault::sql("create:after-commit")?)
+}
+
+/// The statements that make what an older version's database lacks.
+fn missing_tables(conn: &Connection) -> Result<Vec<String>, StoreError> {
+    Ok(if files::has_table(conn)? { Vec::new() } else { files::TABLES.map(str::to_owned).to_vec() })
 }
 
 fn append_first(conn: &Connection, head: &Head, statements: Vec<String>) -> Result<(), StoreError> {

@@ -1,6 +1,7 @@
 use rusqlite::ffi::ErrorCode;
 use vski_replication::changelog::LogError;
 use vski_replication::datadir::DataDirError;
+use vski_replication::files::FileError;
 
 /// A value that was refused, and where it stands in the request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -103,6 +104,9 @@ pub enum StoreError {
     /// The data directory failed.
     #[error(transparent)]
     Directory(#[from] DataDirError),
+    /// An uploaded file could not be stored or removed.
+    #[error("use the uploaded files")]
+    File(#[source] FileError),
     /// Anything else that SQLite says.
     #[error("use the database")]
     Sqlite(#[source] rusqlite::Error),
@@ -123,6 +127,15 @@ impl StoreError {
             source = error.source();
         }
         text
+    }
+}
+
+impl From<FileError> for StoreError {
+    fn from(error: FileError) -> Self {
+        match error.source.kind() {
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => Self::DiskFull,
+            _ => Self::File(error),
+        }
     }
 }
 

@@ -13,6 +13,7 @@ use vski_replication::node::NodeDb;
 
 use super::database::{self, Before, Database};
 use super::error::StoreError;
+use super::files::Uploads;
 use super::fingerprint;
 use super::reader::Reader;
 use super::request::Written;
@@ -22,6 +23,7 @@ use crate::metrics::Metrics;
 pub struct Master {
     dir: DataDir,
     metrics: Arc<Metrics>,
+    uploads: Uploads,
     databases: RwLock<BTreeMap<String, Database>>,
     /// Files that could not be opened at start, by database, with the reason and the repair. They stay untouched.
     unusable: BTreeMap<String, String>,
@@ -40,6 +42,7 @@ impl Master {
         let mut master = Self {
             dir: dir.clone(),
             metrics: Arc::clone(metrics),
+            uploads: Uploads::new(dir),
             databases: RwLock::default(),
             unusable: BTreeMap::new(),
             threads: Mutex::default(),
@@ -76,6 +79,11 @@ impl Master {
     /// The directory.
     pub fn dir(&self) -> &DataDir {
         &self.dir
+    }
+
+    /// Where uploaded files go.
+    pub fn uploads(&self) -> &Uploads {
+        &self.uploads
     }
 
     /// One database.

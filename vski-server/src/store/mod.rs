@@ -57,6 +57,9 @@ pub mod fields;
 /// Rows of a collection.
 pub mod records;
 
+/// Uploaded files.
+pub mod files;
+
 /// Many records at once.
 pub mod import;
 
