@@ -1,6 +1,6 @@
 //! How every database is doing: one place that the tasks write, and that reports, node.db and metrics follow.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 
 use tokio::sync::watch;
@@ -128,6 +128,13 @@ impl Board {
             if let Some(writer) = &*lock(&self.writer) {
                 writer.upstream(path);
             }
+        }
+    }
+
+    /// The databases that the master has deleted.
+    pub(crate) fn deleted(&self, names: &BTreeSet<String>) {
+        if let Some(writer) = &*lock(&self.writer) {
+            writer.deleted(names.clone());
         }
     }
 

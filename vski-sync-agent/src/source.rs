@@ -75,6 +75,9 @@ pub struct List {
     /// Names of those that a replica in between does not have yet.
     #[serde(default)]
     pub awaited: Vec<String>,
+    /// Names of those that the master has deleted.
+    #[serde(default)]
+    pub deleted: Vec<String>,
 }
 
 /// One database as the master lists it.

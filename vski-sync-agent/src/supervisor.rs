@@ -107,6 +107,10 @@ pub struct Supervisor {
     tasks: BTreeMap<String, Task>,
     /// The names that the master listed last, sorted.
     known: Option<Vec<String>>,
+    /// Databases that the master has deleted: not followed, not served, their files stay.
+    deleted: BTreeSet<String>,
+    /// Tasks of theirs that finish what they began.
+    ending: Vec<JoinHandle<()>>,
     /// When to ask for the list; `None`: on request only.
     due: Option<Instant>,
     backoff: Backoff,
@@ -119,7 +123,7 @@ impl Supervisor {
         let AgentConfig { dir, lock, node, node_id, node_config, sync_config, retention, file_grace, metrics } = config;
         let identity = Identity::new(node_config.secrets, node_id, node_config.public_url);
         let source = Source::new(&sync_config, identity)?;
-        let (rows, files) = (node.databases()?, dir.databases()?);
+        let (rows, files, deleted) = (node.databases()?, dir.databases()?, node.deleted()?);
         let board = Board::new(NodeWriter::start(node)?, metrics);
         let context = Arc::new(Context { source, dir, board, schedule: sync_config.schedule, retention, file_grace });
         let (shutdown, done) = (CancellationToken::new(), CancellationToken::new());
@@ -132,6 +136,8 @@ impl Supervisor {
             lock: Arc::clone(&lock),
             tasks: BTreeMap::new(),
             known: None,
+            deleted,
+            ending: Vec::new(),
             due: Some(Instant::now()),
             backoff: Backoff::default(),
             complaints: Complaints::default(),
@@ -149,12 +155,12 @@ impl Supervisor {
     fn begin(&mut self, rows: Vec<DatabaseState>, files: Vec<String>) {
         let board = &self.context.board;
         let mut rows: BTreeMap<String, DatabaseState> = rows.into_iter().map(|row| (row.name.clone(), row)).collect();
-        for name in &self.omit {
+        for name in self.omit.iter().chain(&self.deleted) {
             if rows.remove(name).is_some() {
                 board.forget(name);
             }
         }
-        let files: Vec<String> = files.into_iter().filter(|name| !self.omit.contains(name)).collect();
+        let files: Vec<String> = files.into_iter().filter(|name| !self.omit.contains(name) && !self.deleted.contains(name)).collect();
         for name in &files {
             let row = rows.remove(name).unwrap_or_else(|| DatabaseState::new(name, ""));
             board.register(DatabaseState { state: "catch_up".to_owned(), detail: None, ..row });
@@ -182,6 +188,9 @@ impl Supervisor {
             task.shutdown.cancel();
             // A task that panicked was logged where it was watched.
             let _ = tokio::join!(task.handle, task.files);
+        }
+        for ending in std::mem::take(&mut self.ending) {
+            let _ = ending.await;
         }
         let (context, lock) = (Arc::clone(&self.context), Arc::clone(&self.lock));
         blocking::run(move || {
@@ -234,7 +243,8 @@ impl Supervisor {
     }
 
     /// Takes over a new list: new databases start, missing ones are told.
-    fn observe(&mut self, List { dbs: listed, awaited }: List) {
+    fn observe(&mut self, List { dbs: listed, awaited, deleted }: List) {
+        self.note_deleted(deleted);
         let mut known: Vec<String> = listed.iter().map(|listed| listed.name.clone()).collect();
         known.sort();
         self.known = Some(known);
@@ -265,6 +275,25 @@ impl Supervisor {
                 None => self.spawn(&name, Listing::Present(listed)),
             }
         }
+    }
+
+    /// Databases that the master has deleted end here; those that it has restored are listed again.
+    fn note_deleted(&mut self, listed: Vec<String>) {
+        let default = names::DEFAULT_DATABASE;
+        let deleted: BTreeSet<String> =
+            listed.into_iter().filter(|name| names::is_database_name(name) && name != default).collect();
+        if deleted == self.deleted {
+            return;
+        }
+        for name in deleted.difference(&self.deleted) {
+            let Some(task) = self.tasks.remove(name) else { continue };
+            tracing::info!(db = name, "the master has deleted this database: its file stays and is not served");
+            task.shutdown.cancel();
+            self.ending.extend([task.handle, task.files]);
+            self.context.board.forget(name);
+        }
+        self.context.board.deleted(&deleted);
+        self.deleted = deleted;
     }
 
     /// A database that the master does not list: kept and served if it is here, forgotten if it never was.

@@ -13,9 +13,10 @@ use vski_replication::{connection, fault, files, names};
 use super::error::StoreError;
 use super::ids;
 use super::reader::Reader;
+use super::request::Schema;
 use super::transaction::WriteConnection;
 use super::writer::Writer;
-use super::{admins, collections, fingerprint, replicable};
+use super::{admins, collections, fingerprint, replicable, tombstones};
 use crate::metrics::Metrics;
 
 /// One database of a master.
@@ -55,10 +56,28 @@ pub fn open(
     let writer_metrics = metrics.writer(name);
     let mut conn = WriteConnection::new(name, conn, writer_metrics.clone())?;
     conn.notice_offline_edit(edited)?;
-    conn.add_missing(missing_tables)?;
+    upgrade(&mut conn, name)?;
     ids::advance_clock(conn.head().committed_ms);
     let (writer, thread) = Writer::start(name, conn, writer_metrics);
     Ok((Database { name: name.to_owned(), reader: Reader::new(name, &path, open), writer }, thread))
+}
+
+/// Brings the tables of an older database up to date, as a schema change that its replicas follow.
+fn upgrade(conn: &mut WriteConnection, name: &str) -> Result<(), StoreError> {
+    let (mut request, _answer) = Schema::new(|conn| missing_tables(conn, name), |_| Ok(()));
+    conn.commit_schema(&mut request)
+}
+
+/// The statements that make what the database of an older version lacks.
+fn missing_tables(conn: &Connection, name: &str) -> Result<Vec<String>, StoreError> {
+    let mut missing = Vec::new();
+    if !files::has_table(conn)? {
+        missing.extend(files::TABLES.map(str::to_owned));
+    }
+    if name == names::DEFAULT_DATABASE && !tombstones::has_table(conn)? {
+        missing.push(tombstones::TABLE.to_owned());
+    }
+    Ok(missing)
 }
 
 fn connect(path: &Path, name: &str, made: bool) -> Result<Connection, StoreError> {
@@ -93,6 +112,7 @@ fn create(conn: &Connection, name: &str) -> Result<(), StoreError> {
     statements.extend(files::TABLES.map(str::to_owned));
     if name == names::DEFAULT_DATABASE {
         statements.extend(admins::TABLES.map(str::to_owned));
+        statements.push(tombstones::TABLE.to_owned());
     }
     for statement in &statements {
         transaction.execute_batch(statement)?;
@@ -101,11 +121,6 @@ fn create(conn: &Connection, name: &str) -> Result<(), StoreError> {
     fault::sql("create:before-commit")?;
     transaction.commit()?;
     Ok(fault::sql("create:after-commit")?)
-}
-
-/// The statements that make what an older version's database lacks.
-fn missing_tables(conn: &Connection) -> Result<Vec<String>, StoreError> {
-    Ok(if files::has_table(conn)? { Vec::new() } else { files::TABLES.map(str::to_owned).to_vec() })
 }
 
 fn append_first(conn: &Connection, head: &Head, statements: Vec<String>) -> Result<(), StoreError> {

@@ -13,7 +13,7 @@ use super::migration::{Done, Plan};
 use super::transaction::{CAPTURE_CAP, WriteConnection};
 
 /// Tables that the server itself cannot do without.
-const CATALOGUE: [&str; 2] = ["_collections", "_superusers"];
+const CATALOGUE: [&str; 4] = ["_collections", "_databases", "_files", "_superusers"];
 
 /// Runs `plan` and answers what the log says of it. While it changes the schema foreign keys are off, as SQLite's own
 /// procedure for such changes has it: dropping a table would delete rows of others, which no entry would tell. They
@@ -40,7 +40,7 @@ fn in_transaction(writer: &WriteConnection, plan: &Plan) -> Result<(Done, change
     }
     if plan.changes_schema() {
         if catalogue(conn)? != ours {
-            let names = CATALOGUE.join(" and ");
+            let names = CATALOGUE.join(", ");
             return Err(StoreError::Invalid(format!("{names} are the server's own: their schema may not change")));
         }
         writer.check_gate()?;

@@ -36,6 +36,9 @@ mod fingerprint;
 /// Opening and making a database file on a master.
 pub mod database;
 
+/// Databases that were deleted.
+pub mod tombstones;
+
 /// All databases of a master.
 pub mod master;
 

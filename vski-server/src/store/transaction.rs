@@ -133,21 +133,6 @@ impl WriteConnection {
         self.end(result, EPOCH_LABELS)
     }
 
-    /// Makes tables of ours that the database of an older version lacks, as one transaction with one `schema` entry.
-    pub fn add_missing(
-        &mut self,
-        plan: impl FnOnce(&Connection) -> Result<Vec<String>, StoreError>,
-    ) -> Result<(), StoreError> {
-        let statements = plan(&self.conn)?;
-        if statements.is_empty() {
-            return Ok(());
-        }
-        self.conn.execute_batch("BEGIN IMMEDIATE")?;
-        let made = statements.iter().try_for_each(|statement| self.conn.execute_batch(statement));
-        let appended = made.map_err(StoreError::from).and_then(|()| self.append_schema(statements, &[]));
-        self.end(appended.map(|head| ((), head)), SCHEMA_LABELS)
-    }
-
     fn begin(&mut self) -> Result<(), StoreError> {
         self.conn.execute_batch("BEGIN IMMEDIATE")?;
         let found = match data_version(&self.conn) {
