@@ -8,7 +8,7 @@ use vski_replication::names;
 use vski_replication::node::Role;
 use vski_replication::token::{Audience, Bearer, Claims, Secrets, TokenError};
 
-use crate::config::Freshness;
+use crate::config::{Freshness, Limits};
 use crate::metrics::Metrics;
 use crate::replication::replicas::Replicas;
 use crate::store::admins::{self, Admin};
@@ -50,6 +50,8 @@ pub struct App {
     pub databases: Databases,
     /// How stale its reads may be.
     pub freshness: Freshness,
+    /// How much a request may ask for.
+    pub limits: Limits,
     /// The replicas that were heard of.
     pub replicas: Arc<Replicas>,
     /// What it counts.

@@ -15,7 +15,11 @@ pub mod duration;
 /// How stale a read may be.
 mod freshness;
 
+/// How much a request may ask for.
+mod limits;
+
 pub use freshness::{Fallback, Freshness};
+pub use limits::Limits;
 
 /// What the server does with its databases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -57,6 +61,8 @@ pub struct ServeArgs {
     #[command(flatten)]
     pub freshness: Freshness,
     #[command(flatten)]
+    pub limits: Limits,
+    #[command(flatten)]
     pub retention: RetentionArgs,
     /// On a master: a replica that was not heard of for this long is forgotten: 30m, 24h, 7d
     #[arg(long, env = "REPLICA_FORGET_AFTER", default_value = "168h", value_parser = age)]
@@ -94,6 +100,7 @@ pub struct Config {
     /// `None` on a master.
     pub replica: Option<ReplicaConfig>,
     pub freshness: Freshness,
+    pub limits: Limits,
     pub first_admin: Option<FirstAdmin>,
     pub retention: Retention,
     /// How long an uploaded file stays that no row names any more.
@@ -125,6 +132,7 @@ impl ServeArgs {
             listen,
             replica,
             freshness: self.freshness,
+            limits: self.limits,
             first_admin: self.first_admin()?,
             retention: self.retention.resolve(),
             file_grace: self.retention.file_grace,

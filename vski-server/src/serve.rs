@@ -55,7 +55,7 @@ async fn run_master(config: Config, dir: DataDir, id: String, shutdown: Cancella
     let listener = listen(config.listen).await?;
     let (mut lock, node) = node::claim(&dir, Role::Master, Holder::this_process("master")).map_err(one_line)?;
     let metrics = Arc::new(Metrics::new().map_err(one_line)?);
-    let master = Arc::new(Master::open(&dir, &metrics).map_err(|error| error.describe())?);
+    let master = Arc::new(Master::open_with(&dir, &metrics, config.limits.write_queue).map_err(|error| error.describe())?);
     first_admin(&master, config.first_admin.clone()).await.map_err(|error| error.describe())?;
     let snapshots = Arc::new(Snapshots::new(&dir, &metrics).map_err(|error| not_cleared(&dir, &error))?);
     let pruning = Keeper::new(Arc::clone(&master), Arc::clone(&snapshots), config.retention);
@@ -154,6 +154,7 @@ fn app(
         secrets: config.node.secrets.clone(),
         databases,
         freshness: config.freshness,
+        limits: config.limits,
         replicas,
         metrics,
         shutdown,

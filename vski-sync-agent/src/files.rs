@@ -250,6 +250,11 @@ impl Files {
     fn failed(&mut self, error: &AgentError) -> Duration {
         let asked = if let AgentError::Source(error) = error { error.retry_after() } else { None };
         let pause = self.backoff.next(asked);
+        if matches!(error, AgentError::Database(_) | AgentError::Malformed { .. } | AgentError::DataDir(_)) {
+            // The database's own task meets the same, and tells it.
+            tracing::debug!(db = self.db, error = error::chain(error), "cannot look for uploaded files now");
+            return pause;
+        }
         let absent = matches!(error, AgentError::FileAwaited { .. } | AgentError::FileLost { .. });
         if absent && self.waiting.iter().all(|missing| missing.absent < TOLD_AFTER) {
             return pause;

@@ -5,7 +5,7 @@
 //! download. On a replica a file that is on its way answers 503, or 307 to the master where MIN_POSITION_FALLBACK says
 //! so. Thumbnails (`?thumb=`) are not made: the whole file is sent.
 
-use axum::Router;
+use axum::{Json, Router};
 use axum::extract::{Path, Request, State};
 use axum::http::header::{
     ACCEPT_RANGES, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG,
@@ -13,19 +13,24 @@ use axum::http::header::{
 };
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use serde::Deserialize;
+use serde_json::{Value, json};
 use tower::ServiceExt;
 use tower_http::services::ServeFile;
 use vski_replication::datadir::DataDir;
 use vski_replication::files::{self, FileRow};
+use vski_replication::token::{Audience, Bearer, Claims};
 
 use super::error::ApiError;
-use super::extract::{DbName, Params};
-use crate::app::{App, Databases};
+use super::extract::{Caller, DbName, Params};
+use super::state::MasterState;
+use crate::app::{AdminToken, App, Databases};
 use crate::config::Fallback;
+use crate::store::actions::allowed;
 use crate::store::collections;
 use crate::store::error::StoreError;
+use crate::store::fields::FieldKind;
 
 /// Types that a browser shows without running anything.
 const INLINE: [&str; 17] = [
@@ -51,14 +56,45 @@ const INLINE: [&str; 17] = [
 /// For a file that everybody may see: it is the same for good.
 const PUBLIC: &str = "max-age=2592000, stale-while-revalidate=86400";
 
-/// `GET /api/files/{collection}/{record}/{name}`.
+/// Life of a token for protected files, seconds: it stands in addresses, which end up in logs.
+const TOKEN_SECONDS: u64 = 180;
+
+/// For a file that only some may see.
+const PROTECTED: &str = "private, no-cache";
+
+/// `GET /api/files/{collection}/{record}/{name}?token=&download=`.
 pub fn read_router() -> Router<App> {
     Router::new().route("/api/files/{collection}/{record}/{name}", get(view))
+}
+
+/// `POST /api/files/token`.
+pub fn write_router() -> Router<MasterState> {
+    Router::new().route("/api/files/token", post(token))
 }
 
 #[derive(Deserialize)]
 struct ViewParams {
     download: Option<String>,
+    token: Option<String>,
+}
+
+/// A short-lived token that stands for the caller where protected files are asked for, and nowhere else.
+async fn token(State(app): State<App>, caller: Caller) -> Result<Json<Value>, ApiError> {
+    let AdminToken::Admin(admin) = caller.require_admin()? else {
+        return Err(ApiError::forbidden("log in to get a token for files: this one stands for nobody in particular"));
+    };
+    let mut claims = Claims::new(&admin.id, Bearer::Admin, Audience::File, TOKEN_SECONDS);
+    claims.tk = Some(admin.token_digest());
+    Ok(Json(json!({ "token": app.secrets.mint(&claims) })))
+}
+
+/// Whether a token for files is an admin's. One that is not valid is none.
+async fn is_admins(app: &App, token: Option<&str>) -> Result<bool, StoreError> {
+    let claims = token.and_then(|token| app.secrets.verify(token).ok());
+    match claims.filter(|claims| claims.aud == Audience::File) {
+        Some(claims) => Ok(app.admin(&Claims { aud: Audience::User, ..claims }).await?.is_some()),
+        None => Ok(false),
+    }
 }
 
 async fn view(
@@ -69,19 +105,27 @@ async fn view(
     request: Request,
 ) -> Result<Response, ApiError> {
     let reader = app.reader(&db)?;
-    let wanted = name.clone();
-    let row = reader.read(move |conn| {
+    let (wanted, admin) = (name.clone(), is_admins(&app, params.token.as_deref()).await?);
+    let found = reader.read(move |conn| {
         let collection = collections::view(conn, &collection)?;
+        let absent = || StoreError::NotFound(format!("record {record:?} has no file {wanted:?}, or none for you"));
         let row = files::find(conn, &wanted)?;
-        let of_the_record = |row: &FileRow| row.collection == collection.id && row.record == record;
-        let row = row.filter(of_the_record).filter(|row| collection.visible().any(|field| field.name == row.field));
-        row.ok_or_else(|| StoreError::NotFound(format!("record {record:?} has no file {wanted:?}")))
+        let row = row.filter(|row| row.collection == collection.id && row.record == record).ok_or_else(absent)?;
+        let kind = collection.visible().find(|field| field.name == row.field).map(|field| &field.kind);
+        match kind {
+            Some(FieldKind::File { protected: false, .. }) => Ok((row, PUBLIC)),
+            Some(FieldKind::File { protected: true, .. }) => {
+                // Whoever may not see it does not learn that it exists.
+                allowed(&collection, admin, |rules| &rules.view_rule).map_err(|_| absent())?;
+                Ok((row, PROTECTED))
+            }
+            _ => Err(absent()),
+        }
     });
-    let row = row.await?;
-    let etag = etag(&row);
+    let (row, cache) = found.await?;
+    let (etag, cache) = (etag(&row), HeaderValue::from_static(cache));
     if is_known(request.headers(), &etag) {
-        return Ok((StatusCode::NOT_MODIFIED, [(ETAG, etag), (CACHE_CONTROL, HeaderValue::from_static(PUBLIC))])
-            .into_response());
+        return Ok((StatusCode::NOT_MODIFIED, [(ETAG, etag), (CACHE_CONTROL, cache)]).into_response());
     }
     let dir = app.dir().clone();
     if !dir.has_file(&db, &row) {
@@ -91,6 +135,7 @@ async fn view(
     if response.status().is_success() {
         let download = matches!(params.download.as_deref(), Some("1" | "t" | "true"));
         describe(response.headers_mut(), &row.name, download);
+        response.headers_mut().insert(CACHE_CONTROL, cache);
     }
     Ok(response)
 }
@@ -149,7 +194,6 @@ fn describe(headers: &mut HeaderMap, name: &str, download: bool) {
     let policy = "default-src 'none'; media-src 'self'; style-src 'unsafe-inline'; sandbox";
     headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static(PUBLIC));
 }
 
 /// A file that a row names and the disk lacks: on its way to a replica, lost on a master.

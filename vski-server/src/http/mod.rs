@@ -12,6 +12,12 @@ mod collections;
 /// Records of a collection.
 mod records;
 
+/// A record in a request, with files.
+mod record_body;
+
+/// Many changes at once.
+mod batch;
+
 /// Uploaded files, for those who may see their record.
 mod files;
 
@@ -70,6 +76,8 @@ pub fn master_router(state: MasterState, source: SourceState) -> Router {
         .merge(databases::write_router())
         .merge(collections::write_router())
         .merge(records::write_router())
+        .merge(batch::write_router())
+        .merge(files::write_router())
         .merge(auth::write_router())
         .merge(sql::write_router())
         .merge(handover::router())
@@ -111,7 +119,8 @@ fn with_layers(routes: Router, app: App) -> Router {
     routes
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
-        .layer(DefaultBodyLimit::max(extract::MAX_BODY_BYTES))
+        .layer(DefaultBodyLimit::max(app.limits.body()))
+        .layer(middleware::from_fn_with_state(app.clone(), layers::in_time))
         .layer(middleware::from_fn(layers::envelope))
         .layer(middleware::from_fn(layers::seal))
         .layer(middleware::from_fn_with_state(app.clone(), layers::read_only))

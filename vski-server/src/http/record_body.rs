@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use axum::extract::multipart::{Field as Part, MultipartError};
-use axum::extract::{FromRef, FromRequest, FromRequestParts, Multipart, RawPathParams, Request};
+use axum::extract::{DefaultBodyLimit, FromRef, FromRequest, FromRequestParts, Multipart, RawPathParams, Request};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{Method, StatusCode};
 use serde_json::{Map, Value};
@@ -60,12 +60,11 @@ where
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
-        let kind = request.headers().get(CONTENT_TYPE).map(|kind| kind.as_bytes().to_ascii_lowercase());
-        if !kind.is_some_and(|kind| kind.starts_with(b"multipart/form-data")) {
+        if !is_form(&request) {
             let Body { value, bytes } = Body::from_request(request, state).await?;
             return Ok(Self { value, uploads: Arc::default(), bytes });
         }
-        let (mut parts, body) = request.into_parts();
+        let (mut parts, body) = with_upload_limit(request, state).into_parts();
         let DbName(db) = DbName::from_request_parts(&mut parts, state).await?;
         let path = RawPathParams::from_request_parts(&mut parts, state).await;
         let path = path.map_err(|rejection| ApiError::bad_request(rejection.body_text()))?;
@@ -78,15 +77,60 @@ where
         let form = Multipart::from_request(request, state).await;
         let form = form.map_err(|rejection| ApiError::bad_request(rejection.body_text()))?;
         let master: Arc<Master> = FromRef::from_ref(state);
-        let mut reading = Form::new(master.uploads(), db, collection);
-        match reading.read(form).await {
-            Ok(()) => Ok(reading.finish()),
-            Err(error) => {
-                Self::discard(&reading.files);
-                Err(error)
-            }
-        }
+        let reading = Form::new(master.uploads(), db, collection, DEFAULT_FILE_BYTES);
+        let Form { values: value, files, text_bytes: bytes, .. } = reading.read(form).await?;
+        Ok(Self { value, uploads: Arc::new(files), bytes })
     }
+}
+
+/// The body of a batch.
+pub struct BatchBody {
+    /// `{requests: […]}`.
+    pub value: Value,
+    /// Its files, by keys that name their request.
+    pub uploads: Vec<Upload>,
+    /// What it holds in memory, bytes.
+    pub bytes: usize,
+}
+
+impl<S: Send + Sync> FromRequest<S> for BatchBody
+where
+    App: FromRef<S>,
+    Arc<Master>: FromRef<S>,
+{
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        if !is_form(&request) {
+            let Body { value, bytes } = Body::from_request(request, state).await?;
+            return Ok(Self { value, uploads: Vec::new(), bytes });
+        }
+        let request = with_upload_limit(request, state);
+        let (mut parts, body) = request.into_parts();
+        let DbName(db) = DbName::from_request_parts(&mut parts, state).await?;
+        App::from_ref(state).reader(&db)?;
+        let form = Multipart::from_request(Request::from_parts(parts, body), state).await;
+        let form = form.map_err(|rejection| ApiError::bad_request(rejection.body_text()))?;
+        let master: Arc<Master> = FromRef::from_ref(state);
+        let limit = App::from_ref(state).limits.upload_bytes;
+        let reading = Form::new(master.uploads(), db, Collection::default(), limit);
+        let Form { values, files, text_bytes: bytes, .. } = reading.read(form).await?;
+        Ok(Self { value: Value::Object(values), uploads: files, bytes })
+    }
+}
+
+fn is_form(request: &Request) -> bool {
+    let kind = request.headers().get(CONTENT_TYPE).map(|kind| kind.as_bytes().to_ascii_lowercase());
+    kind.is_some_and(|kind| kind.starts_with(b"multipart/form-data"))
+}
+
+/// Forms may be larger than other bodies: their files go to the disk.
+fn with_upload_limit<S>(mut request: Request, state: &S) -> Request
+where
+    App: FromRef<S>,
+{
+    DefaultBodyLimit::max(App::from_ref(state).limits.upload()).apply(&mut request);
+    request
 }
 
 /// Where the rule shuts out everybody but admins, nothing is stored for others.
@@ -108,15 +152,28 @@ struct Form {
     values: Map<String, Value>,
     files: Vec<Upload>,
     text_bytes: usize,
+    /// Largest file of a field without a bound of its own.
+    most: u64,
 }
 
 impl Form {
-    fn new(uploads: &Uploads, db: String, collection: Collection) -> Self {
+    fn new(uploads: &Uploads, db: String, collection: Collection, most: u64) -> Self {
         let uploads = uploads.clone();
-        Self { uploads, db, collection, values: Map::new(), files: Vec::new(), text_bytes: 0 }
+        Self { uploads, db, collection, values: Map::new(), files: Vec::new(), text_bytes: 0, most }
     }
 
-    async fn read(&mut self, mut form: Multipart) -> Result<(), ApiError> {
+    /// All of it, or nothing that stays on the disk.
+    async fn read(mut self, form: Multipart) -> Result<Self, ApiError> {
+        match self.parts(form).await {
+            Ok(()) => Ok(self),
+            Err(error) => {
+                RecordBody::discard(&self.files);
+                Err(error)
+            }
+        }
+    }
+
+    async fn parts(&mut self, mut form: Multipart) -> Result<(), ApiError> {
         let mut count = 0;
         while let Some(part) = form.next_field().await.map_err(|error| broken(&error))? {
             count += 1;
@@ -208,12 +265,8 @@ impl Form {
         let field = self.collection.visible().find(|known| known.name == field.trim_matches(['+', '-']));
         match field.map(|field| &field.kind) {
             Some(FieldKind::File { max_size, .. }) if *max_size > 0 => *max_size,
-            _ => DEFAULT_FILE_BYTES,
+            _ => self.most,
         }
-    }
-
-    fn finish(self) -> RecordBody {
-        RecordBody { value: self.values, uploads: Arc::new(self.files), bytes: self.text_bytes }
     }
 }
 

@@ -45,6 +45,7 @@ pub fn open(
     name: &str,
     metrics: &Metrics,
     before: &Before,
+    write_queue: u32,
 ) -> Result<(Database, std::thread::JoinHandle<()>), StoreError> {
     let path = dir.database(name);
     let open = dir.share_database(name)?.ok_or_else(|| StoreError::NotReady(name.to_owned()))?;
@@ -58,7 +59,7 @@ pub fn open(
     conn.notice_offline_edit(edited)?;
     upgrade(&mut conn, name)?;
     ids::advance_clock(conn.head().committed_ms);
-    let (writer, thread) = Writer::start(name, conn, writer_metrics);
+    let (writer, thread) = Writer::start_with(name, conn, writer_metrics, write_queue);
     Ok((Database { name: name.to_owned(), reader: Reader::new(name, &path, open), writer }, thread))
 }
 

@@ -37,6 +37,14 @@ pub enum StoreError {
         /// What is wrong with it.
         message: String,
     },
+    /// A request of a batch was refused; nothing of the batch was stored.
+    #[error("request {at} of the batch was refused, and nothing of it was stored: {error}")]
+    Batch {
+        /// Counted from 0.
+        at: usize,
+        /// What it would have been answered alone.
+        error: Box<StoreError>,
+    },
     /// One request changes more than a log entry may carry.
     #[error("the request changes too much at once (over {limit_bytes} bytes of changes): split it")]
     TooLarge {

@@ -127,7 +127,7 @@ impl Upload {
             name: self.name.clone(),
             collection: collection.to_owned(),
             record: record.to_owned(),
-            field: self.field.clone(),
+            field: self.field.trim_matches(['+', '-']).to_owned(),
             size: self.size,
             blake3: self.blake3.clone(),
         }

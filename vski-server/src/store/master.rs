@@ -18,12 +18,15 @@ use super::fingerprint;
 use super::reader::Reader;
 use super::request::Written;
 use super::tombstones;
+use super::writer::QUEUE_LIMIT;
 use crate::metrics::Metrics;
 
 /// The databases, open for writing.
 pub struct Master {
     dir: DataDir,
     metrics: Arc<Metrics>,
+    /// Requests that may wait for each database.
+    write_queue: u32,
     uploads: Uploads,
     databases: RwLock<BTreeMap<String, Database>>,
     /// Files that could not be opened at start, by database, with the reason and the repair. They stay untouched.
@@ -45,9 +48,15 @@ impl Master {
     /// be opened is told and left alone, and the rest is served; without `default` nobody could log in, so that is an
     /// error.
     pub fn open(dir: &DataDir, metrics: &Arc<Metrics>) -> Result<Self, StoreError> {
+        Self::open_with(dir, metrics, QUEUE_LIMIT)
+    }
+
+    /// The same, where each database lets `write_queue` requests wait.
+    pub fn open_with(dir: &DataDir, metrics: &Arc<Metrics>, write_queue: u32) -> Result<Self, StoreError> {
         let mut master = Self {
             dir: dir.clone(),
             metrics: Arc::clone(metrics),
+            write_queue,
             uploads: Uploads::new(dir),
             databases: RwLock::default(),
             unusable: BTreeMap::new(),
@@ -279,7 +288,7 @@ impl Master {
         if self.handed_over.load(Ordering::Acquire) {
             return Err(StoreError::HandedOver);
         }
-        let (database, thread) = database::open(&self.dir, name, &self.metrics, before)?;
+        let (database, thread) = database::open(&self.dir, name, &self.metrics, before, self.write_queue)?;
         databases.insert(name.to_owned(), database);
         drop(databases);
         self.threads.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), thread);

@@ -35,7 +35,7 @@ pub fn age(text: &str) -> Result<Duration, String> {
 }
 
 /// A size, more than none; without a unit it is bytes.
-fn bytes(text: &str) -> Result<u64, String> {
+pub fn bytes(text: &str) -> Result<u64, String> {
     const UNITS: [(&str, u64); 8] = [
         ("", 1),
         ("B", 1),

@@ -2,7 +2,7 @@ use anyhow::{Context, Result, ensure};
 use e2e::client::records;
 use e2e::cluster::READY;
 use e2e::form::Form;
-use e2e::{Cluster, storage};
+use e2e::{Cluster, eventually, storage};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -68,5 +68,43 @@ fn files_of_a_refused_request_are_not_kept() -> Result<()> {
         ensure!(reply.status == 400, "{kind}: {} {}", reply.status, reply.body);
     }
     ensure!(storage::found(master.dir(), "default")?.is_empty(), "{:?}", storage::found(master.dir(), "default")?);
+    Ok(())
+}
+
+#[test]
+fn a_protected_file_is_shown_to_whom_the_view_rule_lets_see_its_record() -> Result<()> {
+    let cluster = Cluster::new()?;
+    let mut master = cluster.master("master")?;
+    master.start()?;
+    let admin = master.admin()?;
+    let secret = json!({"name": "secrets", "fields": [{"name": "paper", "type": "file", "protected": true}]});
+    admin.send(Method::POST, "/api/collections", Some(&secret))?.ok()?;
+    let form = Form::new().file("paper", "paper.html", b"<script>alert(1)</script>");
+    let record = form.send(&admin, Method::POST, &records("secrets"))?.ok()?.json()?;
+    let (id, name) = (record["id"].as_str().context("an id")?, record["paper"].as_str().context("a name")?);
+    let path = format!("/api/files/secrets/{id}/{name}");
+    let mut replica = cluster.external("replica", &master)?.env("SYNC_MODE", "stream");
+    replica.start()?;
+    replica.wait_ready()?;
+
+    ensure!(master.client()?.send(Method::POST, "/api/files/token", None)?.status == 401);
+    let token = admin.send(Method::POST, "/api/files/token", None)?.ok()?.json()?;
+    let token = token["token"].as_str().context("a token")?;
+    for node in [&master, &replica] {
+        let client = node.client()?;
+        eventually("the file is shown with the token", READY, || {
+            let shown = client.get(&format!("{path}?token={token}"))?;
+            ensure!(shown.status == 200 && shown.bytes == b"<script>alert(1)</script>", "{shown:?}");
+            ensure!(shown.header("cache-control") == Some("private, no-cache"), "{shown:?}");
+            let disposition = shown.header("content-disposition").context("a disposition")?;
+            ensure!(disposition.starts_with("attachment"), "a page is never shown: {disposition}");
+            Ok(true)
+        })?;
+        for token in ["", "?token=", "?token=x", &format!("?token={}", admin.token().context("a login")?)] {
+            ensure!(client.get(&format!("{path}{token}"))?.status == 404, "{token}");
+        }
+        let other = client.with_token(token).get("/api/collections")?;
+        ensure!([401, 403].contains(&other.status), "a token for files does nothing else: {}", other.status);
+    }
     Ok(())
 }
