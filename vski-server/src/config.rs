@@ -19,7 +19,7 @@ mod freshness;
 mod limits;
 
 pub use freshness::{Fallback, Freshness};
-pub use limits::Limits;
+pub use limits::{Limits, MOST_BODY_BYTES};
 
 /// What the server does with its databases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -19,6 +19,7 @@ use crate::http::auth;
 use crate::metrics::Metrics;
 use crate::replication::replicas::Replicas;
 use crate::replication::verdict::{self, ReplicaRow};
+use crate::store::collections::change::{self, Edit};
 use crate::store::collections::{self, Collection, Wanted};
 use crate::store::error::StoreError;
 use crate::store::import;
@@ -143,17 +144,14 @@ impl Target {
                     "name": wanted.name, "fields": wanted.fields, "listRule": rule(list), "viewRule": rule(view),
                 });
                 let made = api.call(Method::POST, "/api/collections", Some(db), Some(body.to_string())).await?;
-                serde_json::from_value(made)
+                Collection::from_json(made)
                     .map_err(|error| Failure::work(format!("the node's answer is no collection: {error}")))
             }
             Self::Directory { master, .. } => {
                 let writer = master.database(db).map_err(|error| Failure::work(error.describe()))?.writer;
-                let again = wanted.clone();
-                let made = writer.schema(
-                    move |conn| collections::plan_create(conn, &wanted),
-                    move |conn| collections::create(conn, &again),
-                );
-                made.await.map(|made| made.value).map_err(|error| Failure::work(import::describe(&error)))
+                let made = change::apply(&writer, Edit::Create(wanted)).await;
+                let made = made.map_err(|error| Failure::work(import::describe(&error)))?;
+                made.value.into_iter().next().ok_or_else(|| Failure::work("the collection was not made".to_owned()))
             }
         }
     }
@@ -163,9 +161,8 @@ impl Target {
         match self {
             Self::Api(api) => api.insert(db, collection, &chunk).await,
             Self::Directory { master, .. } => {
-                let writer = master.database(db).map_err(|error| ChunkError::Chunk(error.describe()))?.writer;
-                let collection = collection.to_owned();
-                let stored = writer.rows(0, move |conn| import::insert(conn, &collection, &chunk)).await;
+                let database = master.database(db).map_err(|error| ChunkError::Chunk(error.describe()))?;
+                let stored = import::store(&database.reader, &database.writer, collection.to_owned(), chunk, 0).await;
                 stored.map(|_| ()).map_err(|error| match error {
                     StoreError::Line { line, message } => ChunkError::Line(line, message),
                     other => ChunkError::Chunk(other.describe()),
@@ -243,7 +240,7 @@ impl Api {
         let path = format!("/api/collections/{name}");
         let (status, answer) = self.send(Method::GET, &path, Some(db), None).await.map_err(Failure::work)?;
         match status {
-            StatusCode::OK => serde_json::from_value(answer)
+            StatusCode::OK => Collection::from_json(answer)
                 .map(Some)
                 .map_err(|error| Failure::work(format!("the node's answer is no collection: {error}"))),
             StatusCode::NOT_FOUND if reason(&answer).contains("collection") => Ok(None),

@@ -6,7 +6,7 @@ use clap::Args;
 use vski_sync_agent::config::{age, bytes};
 
 /// Largest value of MAX_BODY_BYTES: a request waits in memory for its turn.
-const MOST_BODY_BYTES: u64 = 64 << 20;
+pub const MOST_BODY_BYTES: u64 = 64 << 20;
 
 /// Limits on requests.
 #[derive(Args, Clone, Copy, Debug)]

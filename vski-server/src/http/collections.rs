@@ -1,38 +1,75 @@
-//! Collections: list, view, create, update. Admins only.
+//! Collections: list, view, create, update, delete, truncate, import. Admins only. The list is also the export: what it
+//! answers can be imported.
 
 use std::sync::Arc;
 
 use axum::extract::{Path, State};
-use axum::routing::{get, patch, post};
+use axum::http::{Method, StatusCode, Uri};
+use axum::routing::{delete, get, patch, post};
 use axum::{Json, Router};
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::error::ApiError;
-use super::extract::{Body, Caller, DbName};
+use super::extract::{Body, Caller, DbName, Params};
 use super::position::Positioned;
 use super::state::MasterState;
 use crate::app::App;
-use crate::store::collections::{self, Collection, Wanted};
-use crate::store::error::StoreError;
-use crate::store::fields::Field;
+use crate::store::actions::forget_files;
+use crate::store::collections::change::{self, Edit};
+use crate::store::collections::{self, Catalogue, Collection, Wanted, listing};
+use crate::store::error::{FieldError, StoreError};
 use crate::store::master::Master;
+use crate::store::records;
 
-/// `GET /api/collections`, `GET /api/collections/{collection}`.
+const COLLECTION: &str = "/api/collections/{collection}";
+
+/// `GET /api/collections?page=&perPage=&sort=&filter=&skipTotal=`, `GET /api/collections/{collection}`.
 pub fn read_router() -> Router<App> {
-    Router::new().route("/api/collections", get(list)).route("/api/collections/{collection}", get(view))
+    Router::new().route("/api/collections", get(list)).route(COLLECTION, get(view))
 }
 
-/// `POST /api/collections {name, type, fields, …Rule}`, `PATCH /api/collections/{collection}`.
+/// `POST /api/collections`, `PATCH` and `DELETE /api/collections/{collection}`, `DELETE …/truncate`,
+/// `PUT /api/collections/import {collections, deleteMissing}`.
 pub fn write_router() -> Router<MasterState> {
-    Router::new().route("/api/collections", post(create)).route("/api/collections/{collection}", patch(update))
+    Router::new()
+        .route("/api/collections", post(create))
+        .route(COLLECTION, patch(update).delete(remove).put(import))
+        .route("/api/collections/{collection}/truncate", delete(truncate))
 }
 
-async fn list(State(app): State<App>, caller: Caller, DbName(db): DbName) -> Result<Json<Value>, ApiError> {
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ListParams {
+    page: Option<i64>,
+    per_page: Option<i64>,
+    skip_total: Option<String>,
+    #[serde(default)]
+    sort: String,
+    #[serde(default)]
+    filter: String,
+}
+
+async fn list(
+    State(app): State<App>,
+    caller: Caller,
+    DbName(db): DbName,
+    Params(params): Params<ListParams>,
+) -> Result<Json<Value>, ApiError> {
     caller.require_admin()?;
-    let found = app.reader(&db)?.read(collections::list).await?;
-    let items: Vec<_> = found.iter().map(to_json).collect();
-    let total = items.len();
-    Ok(Json(json!({ "page": 1, "perPage": total, "totalItems": total, "totalPages": 1, "items": items })))
+    let catalogue = app.reader(&db)?.read(Catalogue::load).await?;
+    let found = listing::select(&catalogue, &params.filter, &params.sort)?;
+    let positive = |number: Option<i64>| number.and_then(|number| usize::try_from(number).ok()).filter(|n| *n > 0);
+    let page = positive(params.page).unwrap_or(1);
+    let per_page = positive(params.per_page).unwrap_or(usize::try_from(records::DEFAULT_PER_PAGE).unwrap_or(30));
+    let per_page = per_page.min(usize::try_from(records::MAX_PER_PAGE).unwrap_or(1000));
+    let items = found.iter().skip((page - 1).saturating_mul(per_page)).take(per_page);
+    let items: Vec<_> = items.map(|collection| collection.to_json()).collect();
+    // PocketBase's answer where nothing was to be counted.
+    let skip = matches!(params.skip_total.as_deref(), Some("1" | "true" | "t"));
+    let total = if skip { json!(-1) } else { json!(found.len()) };
+    let pages = if skip { json!(-1) } else { json!(found.len().div_ceil(per_page)) };
+    Ok(Json(json!({ "page": page, "perPage": per_page, "totalItems": total, "totalPages": pages, "items": items })))
 }
 
 async fn view(
@@ -43,7 +80,7 @@ async fn view(
 ) -> Result<Json<Value>, ApiError> {
     caller.require_admin()?;
     let found = app.reader(&db)?.read(move |conn| collections::view(conn, &name)).await?;
-    Ok(Json(to_json(&found)))
+    Ok(Json(found.to_json()))
 }
 
 async fn create(
@@ -53,13 +90,9 @@ async fn create(
     body: Body<Map<String, Value>>,
 ) -> Result<Positioned<Json<Value>>, ApiError> {
     caller.require_admin()?;
-    let wanted = wanted(&body.value)?;
-    let again = wanted.clone();
-    let writer = master.database(&db)?.writer;
-    let made = writer
-        .schema(move |conn| collections::plan_create(conn, &wanted), move |conn| collections::create(conn, &again))
-        .await?;
-    Ok(Positioned::new(&db, made, |made| Json(to_json(&made))))
+    let wanted = Wanted::from_json(&body.value)?;
+    let made = change::apply(&master.database(&db)?.writer, Edit::Create(wanted)).await?;
+    Ok(Positioned::new(&db, made, |made| Json(first(&made))))
 }
 
 async fn update(
@@ -70,69 +103,82 @@ async fn update(
     body: Body<Map<String, Value>>,
 ) -> Result<Positioned<Json<Value>>, ApiError> {
     caller.require_admin()?;
-    let wanted = wanted(&body.value)?;
-    let (name_again, again) = (name.clone(), wanted.clone());
+    let wanted = Wanted::from_json(&body.value)?;
+    let updated = change::apply(&master.database(&db)?.writer, Edit::Update(name, wanted)).await?;
+    Ok(Positioned::new(&db, updated, |updated| Json(first(&updated))))
+}
+
+async fn remove(
+    State(master): State<Arc<Master>>,
+    caller: Caller,
+    DbName(db): DbName,
+    Path(name): Path<String>,
+) -> Result<Positioned<StatusCode>, ApiError> {
+    caller.require_admin()?;
+    let deleted = change::apply(&master.database(&db)?.writer, Edit::Delete(name)).await?;
+    Ok(Positioned::new(&db, deleted, |_| StatusCode::NO_CONTENT))
+}
+
+async fn truncate(
+    State(master): State<Arc<Master>>,
+    caller: Caller,
+    DbName(db): DbName,
+    Path(name): Path<String>,
+) -> Result<Positioned<StatusCode>, ApiError> {
+    caller.require_admin()?;
     let writer = master.database(&db)?.writer;
-    let updated = writer
-        .schema(
-            move |conn| collections::plan_update(conn, &name, &wanted),
-            move |conn| collections::update(conn, &name_again, &again),
-        )
-        .await?;
-    Ok(Positioned::new(&db, updated, |updated| Json(to_json(&updated))))
+    let emptied = writer.rows(0, move |conn| {
+        let catalogue = Catalogue::load(conn)?;
+        forget_files(conn, &records::truncate(conn, &catalogue, catalogue.get(&name)?)?)
+    });
+    Ok(Positioned::new(&db, emptied.await?, |_| StatusCode::NO_CONTENT))
 }
 
-/// What a body asks for. Keys that the server sets are ignored, so that a client may send back what it got.
-fn wanted(body: &Map<String, Value>) -> Result<Wanted, StoreError> {
-    const RULES: [&str; 5] = ["listRule", "viewRule", "createRule", "updateRule", "deleteRule"];
-    let mut wanted = Wanted::default();
-    for (key, value) in body {
-        let mistyped =
-            |expected: &str| StoreError::field(key, "validation_invalid_type", format!("must be {expected}"));
-        match key.as_str() {
-            "name" => wanted.name = Some(value.as_str().ok_or_else(|| mistyped("a string"))?.to_owned()),
-            "type" if value == "base" => {}
-            "type" => {
-                return Err(StoreError::field(
-                    "type",
-                    "validation_invalid_value",
-                    "must be base: other kinds are not supported yet",
-                ));
-            }
-            "fields" => wanted.fields = Some(fields(value)?),
-            "id" | "created" | "updated" | "system" | "indexes" => {}
-            rule => {
-                let Some(at) = RULES.iter().position(|name| *name == rule) else {
-                    return Err(StoreError::field(key, "validation_unknown_field", "is nothing that a collection has"));
-                };
-                wanted.rules[at] = Some(match value {
-                    Value::Null => None,
-                    Value::String(text) => Some(text.clone()),
-                    _ => return Err(mistyped("null (admins only) or \"\" (everyone)")),
-                });
-            }
-        }
+/// The one PUT below `/api/collections`. A route of its own would take `GET` and the like away from a collection that is
+/// called import.
+async fn import(
+    State(master): State<Arc<Master>>,
+    caller: Caller,
+    DbName(db): DbName,
+    Path(name): Path<String>,
+    uri: Uri,
+    body: Body<Map<String, Value>>,
+) -> Result<Positioned<StatusCode>, ApiError> {
+    if name != "import" {
+        let message = format!("{} does not take {}", uri.path(), Method::PUT);
+        return Err(ApiError::new(StatusCode::METHOD_NOT_ALLOWED, message));
     }
-    Ok(wanted)
+    caller.require_admin()?;
+    let edit = wanted_import(&body.value)?;
+    let imported = change::apply(&master.database(&db)?.writer, edit).await?;
+    Ok(Positioned::new(&db, imported, |_| StatusCode::NO_CONTENT))
 }
 
-fn fields(value: &Value) -> Result<Vec<Field>, StoreError> {
-    let list =
-        value.as_array().ok_or_else(|| StoreError::field("fields", "validation_invalid_type", "must be an array"))?;
-    let parse = |(at, field): (usize, &Value)| {
-        serde_json::from_value::<Field>(field.clone())
-            .map(|field| Field { deleted: false, ..field })
-            .map_err(|error| StoreError::field(&format!("fields[{at}]"), "validation_invalid_field", error.to_string()))
+fn wanted_import(body: &Map<String, Value>) -> Result<Edit, StoreError> {
+    let mistyped =
+        |key: &str, expected: &str| StoreError::field(key, "validation_invalid_type", format!("must be {expected}"));
+    let list = body.get("collections").and_then(Value::as_array);
+    let list = list.ok_or_else(|| mistyped("collections", "an array of collections"))?;
+    let mut collections = Vec::with_capacity(list.len());
+    for (at, json) in list.iter().enumerate() {
+        let place = format!("collections[{at}]");
+        let object = json.as_object().ok_or_else(|| mistyped(&place, "a collection"))?;
+        collections.push(Wanted::from_json(object).map_err(|error| match error {
+            StoreError::Fields(fields) => {
+                let within = |error: FieldError| FieldError { field: format!("{place}.{}", error.field), ..error };
+                StoreError::Fields(fields.into_iter().map(within).collect())
+            }
+            other => other,
+        })?);
+    }
+    let delete_missing = match body.get("deleteMissing") {
+        None | Some(Value::Null) => false,
+        Some(Value::Bool(flag)) => *flag,
+        Some(_) => return Err(mistyped("deleteMissing", "true or false")),
     };
-    let is_system = |field: &Value| {
-        ["id", "created", "updated"].iter().any(|name| field.get("name").and_then(Value::as_str) == Some(name))
-            && field.get("system").and_then(Value::as_bool) == Some(true)
-    };
-    list.iter().enumerate().filter(|(_, field)| !is_system(field)).map(parse).collect()
+    Ok(Edit::Import { collections, delete_missing })
 }
 
-fn to_json(collection: &Collection) -> Value {
-    let mut json = serde_json::to_value(collection).unwrap_or_default();
-    json["fields"] = collection.visible().map(|field| json!(field)).collect();
-    json
+fn first(collections: &[Collection]) -> Value {
+    collections.first().map(Collection::to_json).unwrap_or_default()
 }

@@ -10,15 +10,17 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::error::ApiError;
-use super::extract::{Body, Caller, DbName, Params, RawBody, check_keys};
+use super::extract::{Caller, DbName, Params, RawBody, check_keys};
 use super::position::Positioned;
+use super::record_body::RecordBody;
 use super::state::MasterState;
 use crate::app::App;
-use crate::store::collections::{self, Collection, Rules};
+use crate::store::actions::{Action, Verb, allowed, shown};
+use crate::store::collections;
 use crate::store::error::StoreError;
 use crate::store::import;
 use crate::store::master::Master;
-use crate::store::records::{self, DEFAULT_PER_PAGE, MAX_PER_PAGE};
+use crate::store::records::{self, DEFAULT_PER_PAGE};
 
 /// Records of one import request: it holds up all other writes meanwhile.
 const MAX_IMPORT_LINES: usize = 10_000;
@@ -73,13 +75,16 @@ async fn list(
     params.check()?;
     let page = u64::try_from(params.page.unwrap_or(1)).unwrap_or(1).max(1);
     let per_page = params.per_page.and_then(|wanted| u64::try_from(wanted).ok()).filter(|wanted| *wanted > 0);
-    let per_page = per_page.unwrap_or(DEFAULT_PER_PAGE).min(MAX_PER_PAGE);
+    let per_page = per_page.unwrap_or(DEFAULT_PER_PAGE).min(app.limits.per_page.into());
     let count = !matches!(params.skip_total.as_deref(), Some("1" | "true" | "t"));
     let admin = caller.is_admin();
     let reader = app.reader(&db)?;
     let found = reader.read(move |conn| {
-        let collection = allowed(collections::view(conn, &collection)?, admin, |rules| &rules.list_rule)?;
-        records::list(conn, &collection, page, per_page, count)
+        let collection = collections::view(conn, &collection)?;
+        allowed(&collection, admin, |rules| &rules.list_rule)?;
+        let mut page = records::list(conn, &collection, page, per_page, count)?;
+        page.items = page.items.into_iter().map(|item| shown(&collection, item, admin)).collect();
+        Ok(page)
     });
     let found = found.await?;
     // PocketBase's answer where nothing was counted.
@@ -99,8 +104,9 @@ async fn view(
     let admin = caller.is_admin();
     let reader = app.reader(&db)?;
     let found = reader.read(move |conn| {
-        let collection = allowed(collections::view(conn, &collection)?, admin, |rules| &rules.view_rule)?;
-        records::view(conn, &collection, &id)
+        let collection = collections::view(conn, &collection)?;
+        allowed(&collection, admin, |rules| &rules.view_rule)?;
+        Ok(shown(&collection, records::view(conn, &collection, &id)?, admin))
     });
     Ok(Json(found.await?))
 }
@@ -110,15 +116,9 @@ async fn create(
     caller: Caller,
     DbName(db): DbName,
     Path(collection): Path<String>,
-    body: Body<Map<String, Value>>,
+    body: RecordBody,
 ) -> Result<Positioned<Json<Value>>, ApiError> {
-    let admin = caller.is_admin();
-    let writer = master.database(&db)?.writer;
-    let made = writer.rows(body.bytes, move |conn| {
-        let collection = allowed(collections::view(conn, &collection)?, admin, |rules| &rules.create_rule)?;
-        records::create(conn, &collection, &records::check(&collection, &body.value, false)?)
-    });
-    Ok(Positioned::new(&db, made.await?, Json))
+    change(&master, &caller, &db, &collection, Verb::Create, body).await
 }
 
 async fn update(
@@ -126,15 +126,32 @@ async fn update(
     caller: Caller,
     DbName(db): DbName,
     Path((collection, id)): Path<(String, String)>,
-    body: Body<Map<String, Value>>,
+    body: RecordBody,
 ) -> Result<Positioned<Json<Value>>, ApiError> {
-    let admin = caller.is_admin();
-    let writer = master.database(&db)?.writer;
-    let updated = writer.rows(body.bytes, move |conn| {
-        let collection = allowed(collections::view(conn, &collection)?, admin, |rules| &rules.update_rule)?;
-        records::update(conn, &collection, &id, &records::check(&collection, &body.value, true)?)
-    });
-    Ok(Positioned::new(&db, updated.await?, Json))
+    change(&master, &caller, &db, &collection, Verb::Update(id), body).await
+}
+
+/// Makes or changes a record.
+async fn change(
+    master: &Master,
+    caller: &Caller,
+    db: &str,
+    collection: &str,
+    verb: Verb,
+    body: RecordBody,
+) -> Result<Positioned<Json<Value>>, ApiError> {
+    let RecordBody { value, uploads, bytes } = body;
+    let (admin, database) = (caller.is_admin(), master.database(db)?);
+    let secrets = records::hash_passwords(&database.reader, collection, &[&value]).await?;
+    let secrets = secrets.into_iter().next().unwrap_or_default();
+    let action = Action { uploads: Arc::clone(&uploads), secrets, ..Action::new(verb, collection, value) };
+    match database.writer.rows(bytes, move |conn| action.run(conn, admin)).await {
+        Ok(written) => Ok(Positioned::new(db, written, |record| Json(record.unwrap_or_default()))),
+        Err(error) => {
+            RecordBody::discard(&uploads);
+            Err(error.into())
+        }
+    }
 }
 
 async fn delete(
@@ -144,12 +161,10 @@ async fn delete(
     Path((collection, id)): Path<(String, String)>,
 ) -> Result<Positioned<StatusCode>, ApiError> {
     let admin = caller.is_admin();
-    let writer = master.database(&db)?.writer;
-    let deleted = writer.rows(id.len(), move |conn| {
-        let collection = allowed(collections::view(conn, &collection)?, admin, |rules| &rules.delete_rule)?;
-        records::delete(conn, &collection, &id)
-    });
-    Ok(Positioned::new(&db, deleted.await?, |()| StatusCode::NO_CONTENT))
+    let (writer, bytes) = (master.database(&db)?.writer, id.len());
+    let action = Action::new(Verb::Delete(id), &collection, Map::new());
+    let deleted = writer.rows(bytes, move |conn| action.run(conn, admin));
+    Ok(Positioned::new(&db, deleted.await?, |_| StatusCode::NO_CONTENT))
 }
 
 async fn import_lines(
@@ -171,17 +186,7 @@ async fn import_lines(
         import::parse_line(line).map_err(|message| StoreError::Line { line: at + 1, message })
     };
     let chunk: Vec<_> = text.lines().enumerate().map(parse).collect::<Result<_, _>>()?;
-    let writer = master.database(&db)?.writer;
-    let imported = writer.rows(body.len(), move |conn| import::insert(conn, &collection, &chunk)).await?;
+    let database = master.database(&db)?;
+    let imported = import::store(&database.reader, &database.writer, collection, chunk, body.len()).await?;
     Ok(Positioned::new(&db, imported, |imported| Json(json!({ "imported": imported }))))
-}
-
-/// The collection, if its rule lets the caller through: admins always, everyone where the rule is empty.
-fn allowed(collection: Collection, admin: bool, rule: fn(&Rules) -> &Option<String>) -> Result<Collection, StoreError> {
-    if admin || rule(&collection.rules).as_deref() == Some("") {
-        return Ok(collection);
-    }
-    let message =
-        format!("only admins may do this in collection {}: log in, or let an admin open its rule", collection.name);
-    Err(StoreError::Forbidden(message))
 }

@@ -136,7 +136,8 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<Admin> {
     })
 }
 
-fn new_token_key() -> String {
+/// A key for tokens to be tied to.
+pub(super) fn new_token_key() -> String {
     hex(&rand::random::<[u8; 24]>())
 }
 

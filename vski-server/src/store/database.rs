@@ -71,7 +71,7 @@ fn upgrade(conn: &mut WriteConnection, name: &str) -> Result<(), StoreError> {
 
 /// The statements that make what the database of an older version lacks.
 fn missing_tables(conn: &Connection, name: &str) -> Result<Vec<String>, StoreError> {
-    let mut missing = Vec::new();
+    let mut missing = collections::tables::upgrade(conn)?;
     if !files::has_table(conn)? {
         missing.extend(files::TABLES.map(str::to_owned));
     }
@@ -109,7 +109,7 @@ fn is_empty(conn: &Connection) -> Result<bool, StoreError> {
 fn create(conn: &Connection, name: &str) -> Result<(), StoreError> {
     let transaction = conn.unchecked_transaction()?;
     let head = changelog::create(&transaction, DatabaseId::random())?;
-    let mut statements: Vec<String> = collections::TABLES.map(str::to_owned).to_vec();
+    let mut statements: Vec<String> = collections::tables::TABLES.map(str::to_owned).to_vec();
     statements.extend(files::TABLES.map(str::to_owned));
     if name == names::DEFAULT_DATABASE {
         statements.extend(admins::TABLES.map(str::to_owned));

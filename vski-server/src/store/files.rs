@@ -15,6 +15,9 @@ use super::error::StoreError;
 /// Removes files that no row names.
 mod keeper;
 
+/// File fields.
+pub mod values;
+
 pub use keeper::Keeper;
 
 /// The first bytes of a file by which its type is told.

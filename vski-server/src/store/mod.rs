@@ -60,6 +60,9 @@ pub mod fields;
 /// Rows of a collection.
 pub mod records;
 
+/// What a caller does to a record.
+pub mod actions;
+
 /// Uploaded files.
 pub mod files;
 

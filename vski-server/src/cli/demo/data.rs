@@ -36,12 +36,9 @@ async fn fill_collection(target: &Target, name: &str, lines: Vec<Line>) -> Resul
         println!("{name}: there already");
         return Ok(());
     }
-    let everyone = || Some(Some(String::new()));
-    let wanted = Wanted {
-        name: Some(name.to_owned()),
-        fields: Some(import::infer_fields(lines.iter())),
-        rules: [everyone(), everyone(), None, None, None],
-    };
+    let wanted =
+        Wanted { name: Some(name.to_owned()), fields: Some(import::infer_fields(lines.iter())), ..Wanted::default() }
+            .with_rules([Some(""), Some("")]);
     target.create_collection(names::DEFAULT_DATABASE, wanted).await?;
     let (total, started, bar) = (lines.len(), Instant::now(), ProgressBar::new(lines.len() as u64));
     for chunk in lines.chunks(CHUNK_LINES) {

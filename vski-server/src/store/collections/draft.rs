@@ -1,0 +1,399 @@
+//! A catalogue in the making: collections as they shall be, and the DDL that gets them there.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rusqlite::Connection;
+use vski_replication::schema::sql::quote_name;
+
+use super::auth::{self, AuthOptions};
+use super::rules::RuleChanges;
+use super::{Collection, CollectionKind, Index, MAX_FIELDS, Wanted, check, rows, rules};
+use crate::store::error::{FieldError, StoreError};
+use crate::store::fields::{Field, FieldKind};
+use crate::store::ids;
+
+/// The catalogue as it was, and as it shall be.
+pub struct Draft {
+    /// All rows as they were, those of deleted collections too, by id.
+    pub before: BTreeMap<String, Collection>,
+    /// All rows as they shall be.
+    pub after: BTreeMap<String, Collection>,
+    /// Ids of rows that differ.
+    pub changed: BTreeSet<String>,
+    /// Statements that drop, before all others: their names are free again.
+    drops: Vec<String>,
+    /// Statements that make.
+    makes: Vec<String>,
+    /// Names of all objects in the database, in small letters, with those to come and without those to go.
+    objects: BTreeSet<String>,
+    /// Ids that an import gives to collections that have another one here.
+    pub aliases: BTreeMap<String, String>,
+    now: String,
+}
+
+impl Draft {
+    /// Of the catalogue as it is.
+    pub fn new(conn: &Connection) -> Result<Self, StoreError> {
+        // Rows that cannot be read stay as they are.
+        let readable = rows::all(conn)?.into_iter().filter_map(Result::ok);
+        let before: BTreeMap<_, _> = readable.map(|collection| (collection.id.clone(), collection)).collect();
+        let mut statement = conn.prepare_cached("SELECT lower(name) FROM sqlite_master")?;
+        let objects = statement.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
+        let after = before.clone();
+        let (changed, drops, makes, aliases) = (BTreeSet::new(), Vec::new(), Vec::new(), BTreeMap::new());
+        Ok(Self { before, after, changed, drops, makes, objects, aliases, now: ids::now() })
+    }
+
+    /// The id of the collection with this name or id that is in use.
+    pub fn find(&self, name_or_id: &str) -> Option<&Collection> {
+        let mut live = self.live();
+        live.clone()
+            .find(|collection| collection.name.eq_ignore_ascii_case(name_or_id))
+            .or_else(|| live.find(|c| c.id == name_or_id))
+    }
+
+    /// The collections in use.
+    pub fn live(&self) -> impl Iterator<Item = &Collection> + Clone {
+        self.after.values().filter(|collection| collection.deleted.is_none())
+    }
+
+    /// The statements, in the order in which they can run.
+    pub fn statements(self) -> Vec<String> {
+        let Self { mut drops, makes, .. } = self;
+        drops.extend(makes);
+        drops
+    }
+
+    /// A new collection without fields yet, or a deleted one of that id brought back; returns its id.
+    pub fn add(&mut self, wanted: &Wanted) -> Result<String, StoreError> {
+        let name = wanted.name.clone().unwrap_or_default();
+        check::name(&name)?;
+        let taken = |message: String| StoreError::field("name", "validation_not_unique", message);
+        if self.live().any(|collection| collection.name.eq_ignore_ascii_case(&name)) {
+            return Err(taken(format!("a collection {name} exists already")));
+        }
+        let kind = wanted.kind.unwrap_or_default();
+        let id = wanted.id.clone().unwrap_or_else(ids::record_id);
+        check::id(&id)?;
+        match self.after.get_mut(&id) {
+            Some(old) if old.deleted.is_some() && old.name == name && old.kind == kind => old.deleted = None,
+            Some(old) => {
+                let message = format!(
+                    "is that of the {} {}",
+                    if old.deleted.is_some() { "deleted collection" } else { "collection" },
+                    old.name
+                );
+                return Err(StoreError::field("id", "validation_not_unique", message));
+            }
+            None => {
+                let left = self.after.values().any(|collection| collection.table.eq_ignore_ascii_case(&name));
+                if self.objects.contains(&name.to_ascii_lowercase()) && !left {
+                    return Err(taken(format!("a table or another object {name} exists already")));
+                }
+                let table = self.free_name(&name);
+                let collection = Collection {
+                    id: id.clone(),
+                    name,
+                    kind,
+                    table,
+                    created: self.now.clone(),
+                    auth: (kind == CollectionKind::Auth).then(AuthOptions::default),
+                    fields: if kind == CollectionKind::Auth { auth::system_fields() } else { Vec::new() },
+                    ..Collection::default()
+                };
+                self.after.insert(id.clone(), collection);
+            }
+        }
+        self.changed.insert(id.clone());
+        Ok(id)
+    }
+
+    /// Gives the collection what is wanted of it. `keep` leaves fields as they are that are not mentioned.
+    pub fn change(&mut self, id: &str, wanted: &Wanted, keep: bool) -> Result<(), StoreError> {
+        let mut new =
+            self.after.get(id).cloned().ok_or_else(|| StoreError::NotFound(format!("there is no collection {id}")))?;
+        check_same(&new, wanted)?;
+        check_rules(new.kind, &wanted.rules)?;
+        new.rules.change(&wanted.rules);
+        if new.is_auth() && !self.before.contains_key(id) && wanted.rules[5].is_none() {
+            new.rules.auth_rule = Some(String::new());
+        }
+        if let Some(auth) = &mut new.auth {
+            auth.password_auth = wanted.password_auth.clone().unwrap_or_else(|| auth.password_auth.clone());
+            auth.auth_token = wanted.auth_token.clone().unwrap_or_else(|| auth.auth_token.clone());
+        }
+        if new.is_view() {
+            self.change_view(&mut new, wanted)?;
+        } else {
+            if let Some(fields) = &wanted.fields {
+                new.fields = merge_fields(&new.fields, &self.resolved(fields)?, keep)?;
+            }
+            self.change_table(&mut new, wanted.indexes.as_deref())?;
+        }
+        new.updated.clone_from(&self.now);
+        self.changed.insert(id.to_owned());
+        self.after.insert(id.to_owned(), new);
+        Ok(())
+    }
+
+    /// Marks the collection; its table stays.
+    pub fn delete(&mut self, id: &str) {
+        let now = self.now.clone();
+        if let Some(collection) = self.after.get_mut(id) {
+            collection.deleted = Some(now.clone());
+            collection.updated = now;
+            self.changed.insert(id.to_owned());
+        }
+    }
+
+    /// No relation of a collection in use may point to one that is not.
+    pub fn check_targets(&self) -> Result<(), StoreError> {
+        for from in self.live().filter(|collection| !collection.is_view()) {
+            for field in from.visible() {
+                let FieldKind::Relation { collection_id, .. } = &field.kind else { continue };
+                if self.live().any(|target| target.id == *collection_id) {
+                    continue;
+                }
+                let target = self.after.get(collection_id).map_or(collection_id, |target| &target.name);
+                return Err(StoreError::Invalid(format!(
+                    "collection {target} cannot be deleted while the relation {} of collection {} points to it: leave that \
+                     field out first",
+                    field.name, from.name
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    fn change_view(&self, new: &mut Collection, wanted: &Wanted) -> Result<(), StoreError> {
+        if let Some(query) = &wanted.view_query {
+            new.view_query = Some(query.trim().trim_end_matches(';').trim_end().to_owned());
+        }
+        if new.view_query.as_ref().is_none_or(String::is_empty) {
+            return Err(StoreError::field(
+                "viewQuery",
+                "validation_required",
+                "must be the SELECT that the view shows",
+            ));
+        }
+        if wanted.indexes.as_ref().is_some_and(|indexes| !indexes.is_empty()) {
+            let message = "a view has none: declare them on the collections that it reads";
+            return Err(StoreError::field("indexes", "validation_invalid_value", message));
+        }
+        Ok(())
+    }
+
+    fn change_table(&mut self, new: &mut Collection, indexes: Option<&[String]>) -> Result<(), StoreError> {
+        let old = self.before.get(&new.id).cloned();
+        let table = quote_name(&new.table);
+        if let Some(old) = &old {
+            let is_new = |field: &&Field| !old.fields.iter().any(|known| known.name == field.name);
+            let added = new.fields.iter().filter(is_new);
+            self.makes.extend(added.map(|field| format!("ALTER TABLE {table} ADD COLUMN {}", field.column())));
+        } else {
+            let system = ["id TEXT PRIMARY KEY NOT NULL", "created TEXT NOT NULL", "updated TEXT NOT NULL"];
+            let columns: Vec<String> =
+                system.into_iter().map(str::to_owned).chain(new.fields.iter().map(Field::column)).collect();
+            self.makes.push(format!("CREATE TABLE {table} ({})", columns.join(", ")));
+            let index = self.free_name(&format!("{}_created", new.table));
+            self.makes.push(format!("CREATE INDEX {} ON {table} (created)", quote_name(&index)));
+            if new.is_auth() {
+                let index = quote_name(&self.free_name(&format!("{}_email", new.table)));
+                let email = "(email COLLATE NOCASE) WHERE email != ''";
+                self.makes.push(format!("CREATE UNIQUE INDEX {index} ON {table} {email}"));
+            }
+        }
+        self.change_indexes(new, old.map(|old| old.indexes).unwrap_or_default(), indexes)?;
+        check_identities(new)
+    }
+
+    fn change_indexes(
+        &mut self,
+        new: &mut Collection,
+        old: Vec<Index>,
+        wanted: Option<&[String]>,
+    ) -> Result<(), StoreError> {
+        let hidden: Vec<&str> =
+            new.fields.iter().filter(|field| field.deleted).map(|field| field.name.as_str()).collect();
+        let wanted: Vec<Index> = match wanted {
+            Some(wanted) => parse_indexes(new, wanted)?,
+            None => old.iter().filter(|index| !hidden.iter().any(|field| index.uses(field))).cloned().collect(),
+        };
+        for gone in old.iter().filter(|old| !wanted.iter().any(|index| index.is_like(old))) {
+            self.drops.push(format!("DROP INDEX IF EXISTS {}", quote_name(&gone.object)));
+            self.objects.remove(&gone.object.to_ascii_lowercase());
+        }
+        new.indexes.clear();
+        for mut index in wanted {
+            if let Some(known) = old.iter().find(|old| old.is_like(&index)) {
+                index.object.clone_from(&known.object);
+            } else {
+                index.object = self.free_name(&index.name);
+                self.makes.push(index.statement(&new.table));
+            }
+            new.indexes.push(index);
+        }
+        Ok(())
+    }
+
+    /// `name`, or with a number behind it if another object is called so. It is taken from then on.
+    fn free_name(&mut self, name: &str) -> String {
+        let mut free = name.to_owned();
+        let mut number = 2;
+        while !self.objects.insert(free.to_ascii_lowercase()) {
+            free = format!("{name}_{number}");
+            number += 1;
+        }
+        free
+    }
+
+    /// Fields whose relations point to ids; a name will do in their place.
+    fn resolved(&self, fields: &[Field]) -> Result<Vec<Field>, StoreError> {
+        let mut resolved = fields.to_vec();
+        for (at, field) in resolved.iter_mut().enumerate() {
+            let FieldKind::Relation { collection_id, .. } = &mut field.kind else { continue };
+            let place = format!("fields[{at}].collectionId");
+            match self.find(self.aliases.get(collection_id).unwrap_or(collection_id)) {
+                Some(target) if target.is_view() => {
+                    let message = "must not be a view: its records are no records of their own";
+                    return Err(StoreError::field(&place, "validation_invalid_value", message));
+                }
+                Some(target) => collection_id.clone_from(&target.id),
+                None => {
+                    let message = format!("must be the id or name of a collection, and {collection_id:?} is not");
+                    return Err(StoreError::field(&place, "validation_field_relation_missing_collection", message));
+                }
+            }
+        }
+        Ok(resolved)
+    }
+}
+
+fn append_only(field: &str, message: String) -> StoreError {
+    StoreError::field(field, "validation_append_only", message)
+}
+
+fn check_same(old: &Collection, wanted: &Wanted) -> Result<(), StoreError> {
+    if let Some(name) = wanted.name.as_ref().filter(|name| **name != old.name) {
+        let message = format!("cannot change from {} to {name}: schemas are append-only", old.name);
+        return Err(append_only("name", message));
+    }
+    if wanted.kind.is_some_and(|kind| kind != old.kind) {
+        return Err(append_only("type", "cannot change: schemas are append-only".to_owned()));
+    }
+    Ok(())
+}
+
+fn check_rules(kind: CollectionKind, wanted: &RuleChanges) -> Result<(), StoreError> {
+    let meaningless = |at: usize| match kind {
+        CollectionKind::Base => at >= 5,
+        CollectionKind::Auth => false,
+        CollectionKind::View => at >= 2,
+    };
+    let given = wanted.iter().enumerate().filter(|(at, rule)| meaningless(*at) && matches!(rule, Some(Some(_))));
+    let errors: Vec<_> = given
+        .map(|(at, _)| FieldError {
+            field: rules::NAMES[at].to_owned(),
+            code: "validation_invalid_value",
+            message: "must be null: this kind of collection has no such rule".to_owned(),
+        })
+        .collect();
+    if errors.is_empty() { Ok(()) } else { Err(StoreError::Fields(errors)) }
+}
+
+fn parse_indexes(collection: &Collection, wanted: &[String]) -> Result<Vec<Index>, StoreError> {
+    let system = check::SYSTEM_COLUMNS.into_iter();
+    let readable = collection.visible().filter(|field| !field.is_secret()).map(Field::column_name);
+    let columns: Vec<&str> = system.chain(readable).collect();
+    let (mut indexes, mut errors) = (Vec::<Index>::new(), Vec::new());
+    for (at, sql) in wanted.iter().enumerate() {
+        let checked = Index::parse(sql).and_then(|index| {
+            let elsewhere = !index.collection.eq_ignore_ascii_case(&collection.name);
+            let twice = indexes.iter().any(|other| other.name.eq_ignore_ascii_case(&index.name));
+            match index.misfit(&columns) {
+                _ if elsewhere => {
+                    Err(format!("is ON {}, and this is collection {}", index.collection, collection.name))
+                }
+                _ if twice => Err(format!("has the name {} of another one", index.name)),
+                Some(misfit) => Err(misfit),
+                None => Ok(index),
+            }
+        });
+        match checked {
+            Ok(index) => indexes.push(index),
+            Err(message) => errors.push(FieldError {
+                field: format!("indexes[{at}]"),
+                code: "validation_invalid_index_expression",
+                message,
+            }),
+        }
+    }
+    if errors.is_empty() { Ok(indexes) } else { Err(StoreError::Fields(errors)) }
+}
+
+/// Whoever logs in is found by one of these: no two records may have the same.
+fn check_identities(collection: &Collection) -> Result<(), StoreError> {
+    let Some(auth) = &collection.auth else { return Ok(()) };
+    let unique = |name: &str| {
+        name == "email"
+            || collection
+                .indexes
+                .iter()
+                .any(|index| index.unique && index.columns.len() == 1 && index.columns[0] == name)
+    };
+    let wrong =
+        auth.password_auth.identity_fields.iter().find(|name| collection.field(name).is_none() || !unique(name));
+    if let Some(name) = wrong {
+        let message = format!("cannot hold {name}: it must be a field with a unique index of its own");
+        return Err(StoreError::field("passwordAuth.identityFields", "validation_missing_unique_constraint", message));
+    }
+    if auth.password_auth.enabled && auth.password_auth.identity_fields.is_empty() {
+        return Err(StoreError::field("passwordAuth.identityFields", "validation_required", "must not be empty"));
+    }
+    if !(10..=94_670_856).contains(&auth.auth_token.duration) {
+        let message = "must be 10 to 94670856 seconds";
+        return Err(StoreError::field("authToken.duration", "validation_invalid_value", message));
+    }
+    Ok(())
+}
+
+/// Fields are added, hidden or brought back, never retyped nor renamed.
+fn merge_fields(old: &[Field], wanted: &[Field], keep: bool) -> Result<Vec<Field>, StoreError> {
+    let mut merged = old.to_vec();
+    merged.iter_mut().for_each(|field| field.deleted |= !keep && !field.system);
+    for field in wanted {
+        if let Some(known) = old.iter().find(|known| known.id == field.id && known.name != field.name) {
+            let message = format!("cannot be renamed from {} to {}: schemas are append-only", known.name, field.name);
+            return Err(append_only(&known.name, message));
+        }
+        match merged.iter_mut().find(|known| known.name.eq_ignore_ascii_case(&field.name)) {
+            Some(known) if known.name != field.name || !can_become(&known.kind, &field.kind) => {
+                let many = if known.kind.is_multiple() { " with several values" } else { "" };
+                let message = format!(
+                    "exists as {} of type {}{many}, and schemas are append-only: choose another name",
+                    known.name,
+                    known.kind.name()
+                );
+                return Err(append_only(&field.name, message));
+            }
+            Some(known) => {
+                let (id, system) = (known.id.clone(), known.system);
+                *known = Field { id, system, hidden: field.hidden || field.is_secret(), ..field.clone() };
+            }
+            None => merged.push(Field { system: false, ..field.clone() }),
+        }
+    }
+    if merged.len() > MAX_FIELDS {
+        return Err(StoreError::Fields(vec![check::too_many()]));
+    }
+    Ok(merged)
+}
+
+/// Whether a field keeps its values' meaning: options may change, the type and a relation's target not.
+fn can_become(old: &FieldKind, new: &FieldKind) -> bool {
+    let same_target = match (old, new) {
+        (FieldKind::Relation { collection_id: a, .. }, FieldKind::Relation { collection_id: b, .. }) => a == b,
+        _ => true,
+    };
+    old.stores_like(new) && same_target
+}

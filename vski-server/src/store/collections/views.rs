@@ -1,0 +1,130 @@
+//! View collections: a SELECT that is checked when it is stored, and read as a table expression.
+//!
+//! The check prepares it in an empty database of its own that has the other collections' tables with the columns that may
+//! be read, and nothing else: no catalogue, no admins, no password hashes. The declared type of each of those columns names
+//! the field that it is, so SQLite itself says which field a column of the result comes from.
+
+use rusqlite::Connection;
+use vski_replication::schema::sql::{quote_name, tokens};
+
+use super::check::is_identifier;
+use super::{Collection, MAX_FIELDS};
+use crate::store::error::StoreError;
+use crate::store::fields::{self, Field, FieldKind};
+
+/// Longest SELECT, bytes.
+const MAX_BYTES: usize = 64 << 10;
+
+/// A database to try SELECTs in.
+pub struct Scratch<'a> {
+    conn: Connection,
+    collections: Vec<&'a Collection>,
+}
+
+impl<'a> Scratch<'a> {
+    /// The tables of these collections; views among them are left out, since a view cannot read another.
+    pub fn new(collections: impl Iterator<Item = &'a Collection>) -> Result<Self, StoreError> {
+        let conn = Connection::open_in_memory()?;
+        let collections: Vec<_> = collections.filter(|collection| !collection.is_view()).collect();
+        for (number, collection) in collections.iter().enumerate() {
+            let columns: Vec<String> = readable(collection)
+                .enumerate()
+                .map(|(at, field)| format!("{} F_{number}_{at}", quote_name(field.column_name())))
+                .collect();
+            conn.execute_batch(&format!("CREATE TABLE {} ({})", quote_name(&collection.table), columns.join(", ")))?;
+        }
+        Ok(Self { conn, collections })
+    }
+
+    /// The fields of a SELECT beside its id, or what is wrong with it.
+    pub fn fields(&self, query: &str) -> Result<Vec<Field>, String> {
+        check_text(query)?;
+        let statement = self.conn.prepare(query).map_err(|error| format!("cannot be used: {error}"))?;
+        if !statement.readonly() || statement.parameter_count() > 0 {
+            return Err("must only read, and without parameters".to_owned());
+        }
+        let mut fields: Vec<Field> = Vec::new();
+        let mut has_id = false;
+        for column in statement.columns() {
+            let name = column.name();
+            if name == "id" {
+                has_id = true;
+                continue;
+            }
+            if !is_identifier(name) || ["collectionId", "collectionName", "expand"].contains(&name) {
+                return Err(format!("gives a column {name:?}: name it with AS, in letters, digits and '_'"));
+            }
+            if fields.iter().any(|field| field.name.eq_ignore_ascii_case(name)) {
+                return Err(format!("gives the column {name} twice: name one otherwise with AS"));
+            }
+            fields.push(column.decl_type().and_then(|origin| self.origin(origin)).map_or_else(
+                || Field::new(name, FieldKind::json()),
+                |field| Field {
+                    required: false,
+                    presentable: false,
+                    hidden: field.hidden,
+                    ..Field::new(name, kind_of(field))
+                },
+            ));
+        }
+        if !has_id {
+            return Err(
+                "must give a column id that tells its rows apart: (row_number() OVER ()) AS id, if there is none"
+                    .into(),
+            );
+        }
+        if fields.len() > MAX_FIELDS {
+            return Err(format!("gives more than {MAX_FIELDS} columns"));
+        }
+        // As it is read later: within parentheses, under an alias.
+        let whole = format!("SELECT id FROM ({query}) AS v");
+        self.conn.prepare(&whole).map_err(|error| format!("cannot be used: {error}"))?;
+        Ok(fields)
+    }
+
+    /// The field that a declared type stands for.
+    fn origin(&self, declared: &str) -> Option<&Field> {
+        let (number, at) = declared.strip_prefix("F_")?.split_once('_')?;
+        readable(self.collections.get(number.parse::<usize>().ok()?)?).nth(at.parse().ok()?)
+    }
+}
+
+/// The columns that a view may read.
+fn readable(collection: &Collection) -> impl Iterator<Item = &Field> {
+    let system = [&*fields::ID, &*fields::CREATED, &*fields::UPDATED];
+    system.into_iter().chain(collection.visible().filter(|field| !field.is_secret()))
+}
+
+/// A file's name means nothing without its record, so that it is a text here.
+fn kind_of(field: &Field) -> FieldKind {
+    match &field.kind {
+        FieldKind::File { max_select, .. } if *max_select > 1 => FieldKind::json(),
+        FieldKind::File { .. } => FieldKind::text(),
+        kind => kind.clone(),
+    }
+}
+
+fn check_text(query: &str) -> Result<(), String> {
+    if query.len() > MAX_BYTES {
+        return Err(format!("has more than {MAX_BYTES} bytes"));
+    }
+    let all = tokens(query);
+    let first = all.first().map(|token| token.0.to_ascii_lowercase()).unwrap_or_default();
+    if first != "select" && first != "with" {
+        return Err("must be one SELECT".to_owned());
+    }
+    // What follows it inside the parentheses would be read as part of a comment.
+    if query.contains("--") || query.contains("/*") {
+        return Err("must have no comments".to_owned());
+    }
+    for token in &all {
+        let name = token.0.trim_matches(['"', '`', '[', ']', '\'']).to_ascii_lowercase();
+        if name == ";" {
+            return Err("must be one SELECT, without a semicolon".to_owned());
+        }
+        if ["sqlite_", "pragma_", "_vski_"].iter().any(|prefix| name.starts_with(prefix)) || name == "dbstat" {
+            return Err(format!("names {}, which is not a collection's", token.0));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,54 @@
+//! Times: taken in many forms, as PocketBase takes them, stored in one: `2026-01-31 23:59:59.123Z`.
+
+use jiff::Timestamp;
+use jiff::civil::DateTime;
+use jiff::tz::TimeZone;
+use rusqlite::types::Value as Sql;
+use serde_json::Value;
+
+use super::Field;
+use crate::store::error::FieldError;
+use crate::store::ids;
+
+/// Length of a stored time: those of other years than 0 to 9999 would not sort as texts.
+const STORED_LENGTH: usize = 24;
+
+/// A time in its stored form. Without an offset it is UTC, without a time of day it is midnight; a number counts seconds
+/// since 1970.
+#[must_use]
+pub fn parse(text: &str) -> Option<String> {
+    let text = text.trim();
+    let of_seconds = || text.parse::<i64>().ok().and_then(|seconds| Timestamp::from_second(seconds).ok());
+    let local = || text.parse::<DateTime>().ok().and_then(|time| time.to_zoned(TimeZone::UTC).ok());
+    let time = text
+        .parse::<Timestamp>()
+        .ok()
+        .or_else(|| local().map(|zoned| zoned.timestamp()))
+        .or_else(|| jiff::fmt::rfc2822::parse(text).ok().map(|zoned| zoned.timestamp()))
+        .or_else(of_seconds)?;
+    let stored = ids::format_time(time.as_millisecond());
+    (stored.len() == STORED_LENGTH && !stored.starts_with('-')).then_some(stored)
+}
+
+/// The value of a date field; a blank one is no value.
+pub fn date(field: &Field, value: &Value, (min, max): (&str, &str)) -> Result<Sql, FieldError> {
+    let text = match value {
+        Value::String(text) => text.clone(),
+        Value::Number(number) => number.to_string(),
+        other => return Err(field.mistyped(other)),
+    };
+    if text.trim().is_empty() {
+        return Ok(field.zero());
+    }
+    let time = parse(&text).ok_or_else(|| {
+        let message = "must be a time, as 2026-01-31 23:59:59.123Z, or a day, as 2026-01-31".to_owned();
+        field.error("validation_invalid_date", message)
+    })?;
+    if parse(min).is_some_and(|min| time < min) {
+        return Err(field.error("validation_min_greater_equal_than_required", format!("must be {min} or later")));
+    }
+    if parse(max).is_some_and(|max| time > max) {
+        return Err(field.error("validation_max_less_equal_than_required", format!("must be {max} or earlier")));
+    }
+    Ok(Sql::Text(time))
+}

@@ -1,0 +1,76 @@
+use rusqlite::types::Value as Sql;
+use rusqlite::{Connection, params_from_iter};
+use serde_json::{Map, Value};
+use vski_replication::schema::sql::quote_name;
+
+use super::check::{NewRecord, check};
+use super::{Secrets, modifiers, on_table, relations, view};
+use crate::store::collections::{Catalogue, Collection};
+use crate::store::error::{FieldError, StoreError};
+use crate::store::fields::Field;
+use crate::store::ids;
+
+/// Checks and stores a new record, and reads it back with what only admins see.
+pub fn create(
+    conn: &Connection,
+    catalogue: &Catalogue,
+    collection: &Collection,
+    body: &Map<String, Value>,
+    secrets: &Secrets,
+) -> Result<Value, StoreError> {
+    let body = modifiers::resolve(collection, &Map::new(), body)?;
+    let id = insert(conn, catalogue, collection, &check(collection, &body, false, secrets)?)?;
+    view(conn, collection, &id)
+}
+
+/// Stores a new record that was checked, without reading it back; returns its id.
+pub fn insert(
+    conn: &Connection,
+    catalogue: &Catalogue,
+    collection: &Collection,
+    record: &NewRecord,
+) -> Result<String, StoreError> {
+    collection.check_writable()?;
+    record.check_hashed()?;
+    let id = record.id.clone().unwrap_or_else(ids::record_id);
+    relations::check(conn, catalogue, collection, record, &id)?;
+    let now = ids::now();
+    let names: String = record.values.iter().map(|(name, _)| format!(", {}", quote_name(name))).collect();
+    let marks = ", ?".repeat(record.values.len());
+    let table = quote_name(&collection.table);
+    let sql = format!("INSERT INTO {table} (id, created, updated{names}) VALUES (?, ?, ?{marks})");
+    let system = [Sql::Text(id.clone()), Sql::Text(now.clone()), Sql::Text(now)];
+    let values = system.into_iter().chain(record.values.iter().map(|(_, value)| value.clone()));
+    on_table(conn, collection, &sql, |statement| statement.execute(params_from_iter(values)))
+        .map_err(|error| not_unique(collection, error))?;
+    Ok(id)
+}
+
+/// Names the fields whose values another record has.
+pub fn not_unique(collection: &Collection, error: StoreError) -> StoreError {
+    let StoreError::Sqlite(rusqlite::Error::SqliteFailure(code, Some(message))) = &error else { return error };
+    if ![rusqlite::ffi::SQLITE_CONSTRAINT_PRIMARYKEY, rusqlite::ffi::SQLITE_CONSTRAINT_UNIQUE]
+        .contains(&code.extended_code)
+    {
+        return error;
+    }
+    // UNIQUE constraint failed: table.column, table.column
+    let columns = message.rsplit_once(": ").map_or("", |(_, columns)| columns).split(", ");
+    let columns: Vec<&str> = columns.filter_map(|column| column.rsplit_once('.')).map(|(_, column)| column).collect();
+    let name = |column: &&str| {
+        let field = collection.visible().find(|field| field.column_name() == *column);
+        field.map_or_else(|| (*column).to_owned(), |field: &Field| field.name.clone())
+    };
+    let together = if columns.len() > 1 { " together with the other fields named" } else { "" };
+    let refused = |column: &&str| FieldError {
+        field: name(column),
+        code: "validation_not_unique",
+        message: if *column == "id" {
+            "is the id of a record that exists already".to_owned()
+        } else {
+            format!("must be unique{together}, and another record has this value")
+        },
+    };
+    let fields: Vec<_> = columns.iter().map(refused).collect();
+    if fields.is_empty() { error } else { StoreError::Fields(fields) }
+}

@@ -1,0 +1,150 @@
+//! Rows of a collection: checked, created, changed, deleted, read.
+//!
+//! What a caller sends is checked without the database first ([`check`]), then relations are looked up and the row is
+//! written, all in the savepoint of the request.
+
+/// A body against the fields.
+mod check;
+
+/// `field+`, `+field`, `field-`.
+mod modifiers;
+
+/// Ids of other records.
+mod relations;
+
+/// New rows.
+mod create;
+
+/// Changed rows.
+mod update;
+
+/// Removed rows, and what refers to them.
+mod delete;
+
+/// Passwords on their way to being hashes.
+mod secrets;
+
+use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, Statement};
+use serde_json::{Map, Value};
+use vski_replication::schema::sql::quote_name;
+
+pub use self::check::{NewRecord, check};
+pub use self::create::{create, insert};
+pub use self::delete::{Deleted, delete, truncate};
+pub use self::secrets::{Secrets, hash_passwords};
+pub use self::update::update;
+use super::collections::{Collection, rows};
+use super::error::StoreError;
+use super::fields::Field;
+
+/// Records per page unless the caller says otherwise (PocketBase's).
+pub const DEFAULT_PER_PAGE: u64 = 30;
+
+/// Records per page at most (PocketBase's).
+pub const MAX_PER_PAGE: u64 = 1000;
+
+/// One record, with what only admins see.
+pub fn view(conn: &Connection, collection: &Collection, id: &str) -> Result<Value, StoreError> {
+    let sql = format!("SELECT {} FROM {} AS r WHERE r.id = ?1", columns(collection), collection.source());
+    let found = on_table(conn, collection, &sql, |statement| {
+        statement.query_row([id], |row| to_json(collection, row)).optional()
+    });
+    found?.ok_or_else(|| missing(collection, id))
+}
+
+/// One page of records, in the order of their ids, and how many there are in all.
+pub struct Page {
+    /// Which page, from 1.
+    pub page: u64,
+    /// Records per page.
+    pub per_page: u64,
+    /// All records, unless the caller did not want them counted.
+    pub total: Option<u64>,
+    /// This page's records.
+    pub items: Vec<Value>,
+}
+
+/// Lists a page; `count` says whether to count all records.
+pub fn list(
+    conn: &Connection,
+    collection: &Collection,
+    page: u64,
+    per_page: u64,
+    count: bool,
+) -> Result<Page, StoreError> {
+    let source = collection.source();
+    let counting = format!("SELECT count(*) FROM {source} AS r");
+    let counted = |statement: &mut Statement<'_>| statement.query_row([], |row| row.get::<_, i64>(0));
+    let total = count.then(|| on_table(conn, collection, &counting, counted)).transpose()?;
+    let sql = format!("SELECT {} FROM {source} AS r ORDER BY r.id LIMIT ?1 OFFSET ?2", columns(collection));
+    let offset = (page - 1).saturating_mul(per_page);
+    let bounds = [per_page, offset].map(|bound| i64::try_from(bound).unwrap_or(i64::MAX));
+    let items = on_table(conn, collection, &sql, |statement| {
+        statement.query_map(bounds, |row| to_json(collection, row))?.collect()
+    })?;
+    Ok(Page { page, per_page, total: total.map(|total| u64::try_from(total).unwrap_or(0)), items })
+}
+
+/// Runs a statement on the collection's table. Where the table is not as the catalogue says, that is the error.
+pub fn on_table<T>(
+    conn: &Connection,
+    collection: &Collection,
+    sql: &str,
+    run: impl FnOnce(&mut Statement<'_>) -> rusqlite::Result<T>,
+) -> Result<T, StoreError> {
+    let done = conn.prepare_cached(sql).and_then(|mut statement| run(&mut statement)).map_err(StoreError::from);
+    done.map_err(|error| {
+        let contradiction = match &error {
+            // What SQL cannot be compiled is told as one or the other, with a new statement or a kept one.
+            StoreError::Sqlite(error) if error.sqlite_error_code().is_none_or(|code| code == ErrorCode::Unknown) => {
+                rows::contradiction(conn, collection).ok().flatten()
+            }
+            _ => None,
+        };
+        contradiction.map_or(error, StoreError::Catalogue)
+    })
+}
+
+/// The columns of a record under the alias `r`, in the order that [`to_json`] reads: `id`, `created` and `updated` unless it
+/// is a view's, then the fields that anybody may see.
+#[must_use]
+pub fn columns(collection: &Collection) -> String {
+    let system: &[&str] = if collection.is_view() { &["id"] } else { &["id", "created", "updated"] };
+    let system = system.iter().map(|name| format!("r.{name}"));
+    let fields = shown(collection).map(|field| format!("r.{}", quote_name(field.column_name())));
+    system.chain(fields).collect::<Vec<_>>().join(", ")
+}
+
+/// A row of [`columns`] as JSON, with what only admins see: see [`Collection::hide`].
+pub fn to_json(collection: &Collection, row: &Row<'_>) -> rusqlite::Result<Value> {
+    let mut record = Map::new();
+    record.insert("collectionId".into(), collection.id.as_str().into());
+    record.insert("collectionName".into(), collection.name.as_str().into());
+    let system: &[&str] = if collection.is_view() { &["id"] } else { &["id", "created", "updated"] };
+    for (at, name) in system.iter().enumerate() {
+        record.insert((*name).to_owned(), text(row, at)?.into());
+    }
+    for (at, field) in shown(collection).enumerate() {
+        record.insert(field.name.clone(), Field::to_json(field, row.get_ref(system.len() + at)?));
+    }
+    Ok(Value::Object(record))
+}
+
+/// A view's id may be a number.
+fn text(row: &Row<'_>, at: usize) -> rusqlite::Result<String> {
+    use rusqlite::types::ValueRef;
+    Ok(match row.get_ref(at)? {
+        ValueRef::Null => String::new(),
+        ValueRef::Integer(number) => number.to_string(),
+        ValueRef::Real(number) => number.to_string(),
+        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+    })
+}
+
+fn shown(collection: &Collection) -> impl Iterator<Item = &Field> {
+    collection.visible().filter(|field| !field.is_secret())
+}
+
+fn missing(collection: &Collection, id: &str) -> StoreError {
+    StoreError::NotFound(format!("collection {} has no record {id:?}", collection.name))
+}
