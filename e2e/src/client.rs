@@ -145,6 +145,11 @@ impl Client {
         answer(self.request(method, path).header(CONTENT_TYPE, kind).body(body))
     }
 
+    /// Any request whose body is a text.
+    pub fn send_text(&self, method: Method, path: &str, body: &str) -> Result<Reply> {
+        answer(self.request(method, path).body(body.to_owned()))
+    }
+
     /// A manual migration of the database, for an admin.
     pub fn sql(&self, sql: &str) -> Result<Reply> {
         answer(self.request(Method::POST, "/api/sql").body(sql.to_owned()))

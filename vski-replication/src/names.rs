@@ -76,6 +76,8 @@ pub mod header {
     pub const VERSION: &str = "x-vski-version";
     /// The master's address, on a replica's responses.
     pub const MASTER_URL: &str = "x-master-url";
+    /// A machine's API key.
+    pub const API_KEY: &str = "x-api-key";
     /// The database a request is about.
     pub const DATABASE_NAME: &str = "x-dbname";
     /// The master's head position, with a changeset.

@@ -59,6 +59,15 @@ pub struct Claims {
     /// Digest of the bearer's token key, so that a changed password revokes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tk: Option<String>,
+    /// A record's database.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub db: Option<String>,
+    /// The id of a record's collection.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub collection: Option<String>,
+    /// Whether it cannot be exchanged for a younger one: it was made by an admin in the bearer's name.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub fixed: bool,
 }
 
 impl Claims {
@@ -66,7 +75,28 @@ impl Claims {
     #[must_use]
     pub fn new(sub: &str, bearer: Bearer, aud: Audience, ttl_seconds: u64) -> Self {
         let now = u64::try_from(clock::now_ms() / 1000).unwrap_or(0);
-        Self { sub: sub.to_owned(), bearer, aud, exp: now.saturating_add(ttl_seconds), tk: None }
+        Self {
+            sub: sub.to_owned(),
+            bearer,
+            aud,
+            exp: now.saturating_add(ttl_seconds),
+            tk: None,
+            db: None,
+            collection: None,
+            fixed: false,
+        }
+    }
+
+    /// What a record of an auth collection shows, as long as the digest of its token key is `tk`.
+    #[must_use]
+    pub fn record(id: &str, db: &str, collection: &str, tk: &str, ttl_seconds: u64) -> Self {
+        let text = |value: &str| Some(value.to_owned());
+        Self {
+            db: text(db),
+            collection: text(collection),
+            tk: text(tk),
+            ..Self::new(id, Bearer::Record, Audience::User, ttl_seconds)
+        }
     }
 
     /// What a replica shows to its master.
@@ -188,6 +218,15 @@ mod tests {
         for garbage in ["", "a.b.c", "%%%", "eyJhbGciOiJub25lIn0.e30."] {
             assert_eq!(secrets.verify(garbage), Err(TokenError::Malformed), "{garbage}");
         }
+    }
+
+    #[test]
+    fn a_records_claims_come_back_and_other_tokens_carry_none_of_them() {
+        let secrets = Secrets::new("shared", None);
+        let claims = Claims { fixed: true, ..Claims::record("r1", "shop", "c1", "digest", 60) };
+        assert_eq!(secrets.verify(&secrets.mint(&claims)), Ok(claims));
+        let json = serde_json::to_string(&Claims::replica("r001", 60)).unwrap();
+        assert!(["db", "collection", "fixed", "tk"].iter().all(|key| !json.contains(&format!("\"{key}\""))), "{json}");
     }
 
     #[test]

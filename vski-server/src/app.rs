@@ -8,14 +8,18 @@ use vski_replication::names;
 use vski_replication::node::Role;
 use vski_replication::token::{Audience, Bearer, Claims, Secrets, TokenError};
 
-use crate::config::{Freshness, Limits};
+use crate::config::{Freshness, Limits, TrustedProxies};
+use crate::http::auth::limit::LoginLimiter;
 use crate::metrics::Metrics;
 use crate::replication::replicas::Replicas;
-use crate::store::admins::{self, Admin};
+use crate::store::auth;
+use crate::store::auth::admins::{self, Admin};
+use crate::store::auth::keys::{self, ApiKey};
 use crate::store::error::StoreError;
 use crate::store::master::Master;
 use crate::store::reader::Reader;
 use crate::store::replica::Replica;
+use crate::store::requester::AuthRecord;
 
 /// How this node is called.
 #[derive(Clone, Debug)]
@@ -52,6 +56,10 @@ pub struct App {
     pub freshness: Freshness,
     /// How much a request may ask for.
     pub limits: Limits,
+    /// How often somebody may try to log in here.
+    pub logins: LoginLimiter,
+    /// Whose word counts for where a request comes from.
+    pub trusted_proxies: Arc<TrustedProxies>,
     /// The replicas that were heard of.
     pub replicas: Arc<Replicas>,
     /// What it counts.
@@ -95,11 +103,22 @@ impl App {
             (Bearer::Admin, Audience::User) => {
                 let id = claims.sub.clone();
                 let found = self.reader(names::DEFAULT_DATABASE)?.read(move |conn| admins::by_id(conn, &id)).await?;
-                let valid = found.filter(|admin| claims.tk.as_deref() == Some(admin.token_digest().as_str()));
+                let shown = claims.tk.as_deref().unwrap_or_default();
+                let valid = found.filter(|admin| auth::equal(shown, &admin.token_digest()));
                 Ok(valid.map(AdminToken::Admin))
             }
             _ => Ok(None),
         }
+    }
+
+    /// The record that a token belongs to, if it still does.
+    pub async fn record(&self, _db: &str, _claims: &Claims) -> Result<Option<AuthRecord>, StoreError> {
+        Ok(None)
+    }
+
+    /// The API key that somebody shows, if it is one and has not ended.
+    pub async fn api_key(&self, secret: String) -> Result<Option<ApiKey>, StoreError> {
+        self.reader(names::DEFAULT_DATABASE)?.read(move |conn| keys::find(conn, &secret)).await
     }
 
     /// The claims of an Authorization header's value.
@@ -116,4 +135,6 @@ pub enum AdminToken {
     Operator,
     /// An admin who logged in.
     Admin(Admin),
+    /// A machine with an API key.
+    Key(ApiKey),
 }

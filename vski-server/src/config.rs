@@ -18,8 +18,12 @@ mod freshness;
 /// How much a request may ask for.
 mod limits;
 
+/// How often somebody may try to log in.
+mod logins;
+
 pub use freshness::{Fallback, Freshness};
 pub use limits::{Limits, MOST_BODY_BYTES};
+pub use logins::{LoginLimits, TrustedProxies};
 
 /// What the server does with its databases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -63,6 +67,11 @@ pub struct ServeArgs {
     #[command(flatten)]
     pub limits: Limits,
     #[command(flatten)]
+    pub logins: LoginLimits,
+    /// Proxies whose X-Forwarded-For says who the client is: addresses and networks, with commas
+    #[arg(long, env = "TRUSTED_PROXIES")]
+    pub trusted_proxies: Option<TrustedProxies>,
+    #[command(flatten)]
     pub retention: RetentionArgs,
     /// On a master: a replica that was not heard of for this long is forgotten: 30m, 24h, 7d
     #[arg(long, env = "REPLICA_FORGET_AFTER", default_value = "168h", value_parser = age)]
@@ -101,6 +110,8 @@ pub struct Config {
     pub replica: Option<ReplicaConfig>,
     pub freshness: Freshness,
     pub limits: Limits,
+    pub logins: LoginLimits,
+    pub trusted_proxies: TrustedProxies,
     pub first_admin: Option<FirstAdmin>,
     pub retention: Retention,
     /// How long an uploaded file stays that no row names any more.
@@ -133,6 +144,8 @@ impl ServeArgs {
             replica,
             freshness: self.freshness,
             limits: self.limits,
+            logins: self.logins,
+            trusted_proxies: self.trusted_proxies.clone().unwrap_or_default(),
             first_admin: self.first_admin()?,
             retention: self.retention.resolve(),
             file_grace: self.retention.file_grace,
@@ -156,7 +169,7 @@ impl ServeArgs {
         match (given(&self.admin_email), password) {
             (None, None) => Ok(None),
             (Some(email), Some(password)) => {
-                crate::store::admins::check(&email, &password).map_err(|error| {
+                crate::store::auth::admins::check(&email, &password).map_err(|error| {
                     format!("ADMIN_EMAIL and ADMIN_PASSWORD: {}", crate::store::import::describe(&error))
                 })?;
                 Ok(Some(FirstAdmin { email, password }))

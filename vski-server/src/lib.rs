@@ -19,6 +19,9 @@ pub mod app;
 /// The REST API.
 pub mod http;
 
+/// Filters and rules, from text to SQL.
+pub mod filter;
+
 /// Databases, collections, records.
 pub mod store;
 

@@ -17,13 +17,15 @@ use vski_sync_agent::supervisor::{AgentConfig, Supervisor};
 
 use crate::app::{App, Databases, Identity};
 use crate::config::{Config, FirstAdmin, ReplicaConfig, SyncAgent};
+use crate::http;
+use crate::http::auth::admins::create as create_admin;
+use crate::http::auth::limit::LoginLimiter;
 use crate::http::state::{MasterState, SourceState};
-use crate::http::{self, auth};
 use crate::metrics::Metrics;
 use crate::replication::replicas::Replicas;
 use crate::replication::retention::Keeper;
 use crate::replication::snapshot::Snapshots;
-use crate::store::admins;
+use crate::store::auth::admins;
 use crate::store::error::StoreError;
 use crate::store::files;
 use crate::store::master::Master;
@@ -55,7 +57,8 @@ async fn run_master(config: Config, dir: DataDir, id: String, shutdown: Cancella
     let listener = listen(config.listen).await?;
     let (mut lock, node) = node::claim(&dir, Role::Master, Holder::this_process("master")).map_err(one_line)?;
     let metrics = Arc::new(Metrics::new().map_err(one_line)?);
-    let master = Arc::new(Master::open_with(&dir, &metrics, config.limits.write_queue).map_err(|error| error.describe())?);
+    let master =
+        Arc::new(Master::open_with(&dir, &metrics, config.limits.write_queue).map_err(|error| error.describe())?);
     first_admin(&master, config.first_admin.clone()).await.map_err(|error| error.describe())?;
     let snapshots = Arc::new(Snapshots::new(&dir, &metrics).map_err(|error| not_cleared(&dir, &error))?);
     let pruning = Keeper::new(Arc::clone(&master), Arc::clone(&snapshots), config.retention);
@@ -155,6 +158,8 @@ fn app(
         databases,
         freshness: config.freshness,
         limits: config.limits,
+        logins: LoginLimiter::new(&config.logins),
+        trusted_proxies: Arc::new(config.trusted_proxies.clone()),
         replicas,
         metrics,
         shutdown,
@@ -225,7 +230,7 @@ async fn first_admin(master: &Master, wanted: Option<FirstAdmin>) -> Result<(), 
     if let Some(FirstAdmin { email, password }) = wanted {
         let address = email.clone();
         if reader.read(move |conn| admins::by_email(conn, &address)).await?.is_none() {
-            auth::create(master, email.clone(), password).await?;
+            create_admin(master, email.clone(), password).await?;
             tracing::info!(email, "admin created");
         }
     } else if !reader.read(admins::any).await? {

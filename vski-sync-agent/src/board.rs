@@ -78,7 +78,9 @@ impl Board {
         loop {
             let open = |(name, position): (String, Option<Position>), files: &BTreeMap<String, Progress>| {
                 let progress = files.get(&name).cloned().unwrap_or_default();
-                position.is_some() && progress.error.is_none() && (progress.position != position || progress.waiting > 0)
+                position.is_some()
+                    && progress.error.is_none()
+                    && (progress.position != position || progress.waiting > 0)
             };
             let states: Vec<_> = self.states().into_iter().map(|state| (state.name, state.position)).collect();
             let settled = {

@@ -75,7 +75,10 @@ impl AgentMetrics {
             converges: IntCounterVec::new(opts("converges_total", "Times the copy was made equal in place."), db)?,
             converge_bytes: IntCounterVec::new(opts("converge_bytes_total", "Bytes fetched to do so."), db)?,
             lost_reports: IntCounterVec::new(opts("lost_reports_total", "Files written to .vski/lost."), db)?,
-            files_waiting: IntGaugeVec::new(opts("files_waiting", "Uploaded files that rows name and the disk lacks."), db)?,
+            files_waiting: IntGaugeVec::new(
+                opts("files_waiting", "Uploaded files that rows name and the disk lacks."),
+                db,
+            )?,
             files_fetched: IntCounterVec::new(opts("files_fetched_total", "Uploaded files fetched."), db)?,
             file_bytes: IntCounterVec::new(opts("file_bytes_total", "Bytes of uploaded files fetched."), db)?,
             verified: IntGaugeVec::new(opts("verified_version", "Version at which the copy was last compared."), db)?,

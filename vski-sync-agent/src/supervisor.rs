@@ -160,7 +160,8 @@ impl Supervisor {
                 board.forget(name);
             }
         }
-        let files: Vec<String> = files.into_iter().filter(|name| !self.omit.contains(name) && !self.deleted.contains(name)).collect();
+        let files: Vec<String> =
+            files.into_iter().filter(|name| !self.omit.contains(name) && !self.deleted.contains(name)).collect();
         for name in &files {
             let row = rows.remove(name).unwrap_or_else(|| DatabaseState::new(name, ""));
             board.register(DatabaseState { state: "catch_up".to_owned(), detail: None, ..row });

@@ -39,9 +39,7 @@ fn a_batch_makes_changes_and_removes_records_in_one_entry() -> Result<()> {
     let client = master.client()?;
     let (a, b) = ("aaaaaaaaaaaaaaa", "bbbbbbbbbbbbbbb");
     let before = master.client()?.status_of("default")?["version"].as_u64();
-    let one = |method: &str, id: &str, body: Value| {
-        json!({"method": method, "url": format!("/api/collections/open/records/{id}"), "body": body})
-    };
+    let one = |method: &str, id: &str, body: Value| json!({"method": method, "url": format!("/api/collections/open/records/{id}"), "body": body});
     let put = |body: Value| json!({"method": "PUT", "url": "/api/collections/open/records", "body": body});
     let (status, answers) = batch(
         &client,

@@ -76,6 +76,8 @@ mod batch;
 
 /// What one request may ask for.
 mod limits;
+/// Lists, filters, expansion and rules.
+mod query;
 
 /// Manual migrations, and edits behind the master's back.
 mod migration;

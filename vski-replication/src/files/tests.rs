@@ -122,7 +122,8 @@ fn a_file_without_a_row_goes_after_the_grace_period_and_no_other() {
     assert_eq!(look(59, &["named"]), 0);
     assert_eq!(look(61, &["named", "under-way"]), 2);
     assert_eq!(look(300, &["named"]), 0, "its time begins when its row is first missed");
-    let mut left: Vec<_> = std::fs::read_dir(dir.files("default")).unwrap().map(|file| file.unwrap().file_name()).collect();
+    let mut left: Vec<_> =
+        std::fs::read_dir(dir.files("default")).unwrap().map(|file| file.unwrap().file_name()).collect();
     left.sort();
     assert_eq!(left, [".strange", "named", "under-way"]);
 }

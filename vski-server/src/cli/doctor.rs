@@ -11,7 +11,8 @@ use vski_sync_agent::doctor::{self, Finding, Look, Subject};
 
 use super::Failure;
 use crate::config::{Mode, ServeArgs};
-use crate::store::{admins, collections};
+use crate::store::auth::admins;
+use crate::store::collections;
 
 #[derive(Args)]
 pub struct DoctorArgs {

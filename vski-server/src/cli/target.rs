@@ -15,7 +15,7 @@ use vski_replication::token::{Claims, Secrets};
 use vski_sync_agent::config::NodeConfig;
 
 use super::Failure;
-use crate::http::auth;
+use crate::http::auth::admins;
 use crate::metrics::Metrics;
 use crate::replication::replicas::Replicas;
 use crate::replication::verdict::{self, ReplicaRow};
@@ -112,7 +112,7 @@ impl Target {
                 Ok(())
             }
             Self::Directory { master, .. } => {
-                let made = auth::create(master, email.to_owned(), password.to_owned()).await;
+                let made = admins::create(master, email.to_owned(), password.to_owned()).await;
                 made.map(|_| ()).map_err(|error| Failure::work(import::describe(&error)))
             }
         }

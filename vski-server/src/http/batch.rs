@@ -8,22 +8,26 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use axum::extract::State;
+use axum::extract::{Query, State};
+use axum::http::Uri;
 use axum::routing::post;
 use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use super::asked::Asked;
 use super::error::ApiError;
-use super::extract::{Caller, DbName};
+use super::extract::DbName;
 use super::position::Positioned;
 use super::record_body::{BatchBody, RecordBody};
 use super::state::MasterState;
 use crate::app::App;
+use crate::filter::RequestInfo;
 use crate::store::actions::{Action, Verb};
 use crate::store::error::StoreError;
 use crate::store::files::Upload;
 use crate::store::master::Master;
+use crate::store::query::Shape;
 use crate::store::records;
 
 /// `POST /api/batch`.
@@ -47,30 +51,30 @@ struct Single {
 async fn batch(
     State(app): State<App>,
     State(master): State<Arc<Master>>,
-    caller: Caller,
+    Asked(request): Asked,
     DbName(db): DbName,
     body: BatchBody,
 ) -> Result<Positioned<Json<Value>>, ApiError> {
     let BatchBody { value, uploads, bytes } = body;
     let database = master.database(&db)?;
-    let (admin, most) = (caller.is_admin(), app.limits.batch_requests);
-    let grouped = match actions(value, uploads, usize::try_from(most).unwrap_or(usize::MAX)) {
+    let most = usize::try_from(app.limits.batch_requests).unwrap_or(usize::MAX);
+    let mut actions = match actions(&request, value, uploads, most) {
         Ok(actions) => actions,
         Err((uploads, refusal)) => {
             RecordBody::discard(&uploads);
             return Err(refusal);
         }
     };
-    let mut actions = grouped;
     for action in &mut actions {
-        let hashed = records::hash_passwords(&database.reader, &action.collection, &[&action.body]).await?;
+        let body = &action.request.body;
+        let hashed = records::hash_passwords(&database.reader, &action.collection, &[body]).await?;
         action.secrets = hashed.into_iter().next().unwrap_or_default();
     }
     let actions = Arc::new(actions);
     let again = Arc::clone(&actions);
     let written = database.writer.rows(bytes, move |conn| {
         let run = |(at, action): (usize, &Action)| {
-            action.run(conn, admin).map_err(|error| StoreError::Batch { at, error: Box::new(error) })
+            action.run(conn).map_err(|error| StoreError::Batch { at, error: Box::new(error) })
         };
         again.iter().enumerate().map(run).collect::<Result<Vec<_>, _>>()
     });
@@ -92,11 +96,21 @@ fn answers(records: Vec<Option<Value>>) -> Value {
 }
 
 /// What the requests ask for; gives the files back where they ask for what cannot be.
-fn actions(value: Value, uploads: Vec<Upload>, most: usize) -> Result<Vec<Action>, (Vec<Upload>, ApiError)> {
+fn actions(
+    whole: &RequestInfo,
+    value: Value,
+    uploads: Vec<Upload>,
+    most: usize,
+) -> Result<Vec<Action>, (Vec<Upload>, ApiError)> {
     let parsed: Result<Requests, _> = serde_json::from_value(value);
     let requests = match parsed {
         Ok(Requests { requests }) => requests,
-        Err(error) => return Err((uploads, ApiError::bad_request(format!("send {{requests: [{{method, url, body}}]}}: {error}")))),
+        Err(error) => {
+            return Err((
+                uploads,
+                ApiError::bad_request(format!("send {{requests: [{{method, url, body}}]}}: {error}")),
+            ));
+        }
     };
     if requests.is_empty() || requests.len() > most {
         let message = format!("a batch has 1 to {most} requests, and this one has {}", requests.len());
@@ -104,12 +118,9 @@ fn actions(value: Value, uploads: Vec<Upload>, most: usize) -> Result<Vec<Action
     }
     let mut made = Vec::with_capacity(requests.len());
     for (at, request) in requests.into_iter().enumerate() {
-        match action(request) {
+        match action(whole, request) {
             Ok(action) => made.push(action),
-            Err(message) => {
-                let refused = StoreError::Batch { at, error: Box::new(StoreError::Invalid(message)) };
-                return Err((uploads, refused.into()));
-            }
+            Err(error) => return Err((uploads, StoreError::Batch { at, error: Box::new(error) }.into())),
         }
     }
     let mut files: BTreeMap<usize, Vec<Upload>> = BTreeMap::new();
@@ -140,39 +151,55 @@ fn place(key: &str) -> Option<(usize, String)> {
     Some((at.parse().ok()?, field.to_owned()))
 }
 
-fn action(request: Single) -> Result<Action, String> {
+/// What one request asks for, in the name of whoever sent the batch.
+fn action(whole: &RequestInfo, request: Single) -> Result<Action, StoreError> {
     let Single { method, url, body } = request;
-    let path = url.split(['?', '#']).next().unwrap_or_default();
+    let refused = |message: String| StoreError::Invalid(message);
+    let uri: Uri = url.parse().map_err(|error| refused(format!("{url:?} is no address: {error}")))?;
+    let query: Result<Query<BTreeMap<String, String>>, _> = Query::try_from_uri(&uri);
+    let Query(query) = query.map_err(|rejection| refused(rejection.body_text()))?;
+    let path = uri.path();
     let segments: Vec<&str> = path.trim_matches('/').split('/').collect();
     let (collection, id) = match segments[..] {
         ["api", "collections", collection, "records"] => (collection, None),
         ["api", "collections", collection, "records", id] => (collection, Some(id.to_owned())),
-        _ => return Err(format!("{path:?} is not /api/collections/{{collection}}/records or a record below it")),
+        _ => {
+            let message = format!("{path:?} is not /api/collections/{{collection}}/records or a record below it");
+            return Err(refused(message));
+        }
     };
-    let verb = match (method.to_ascii_uppercase().as_str(), id) {
+    let method = method.to_ascii_uppercase();
+    let verb = match (method.as_str(), id) {
         ("POST", None) => Verb::Create,
         ("PUT", None) => Verb::Upsert,
         ("PATCH", Some(id)) => Verb::Update(id),
         ("DELETE", Some(id)) => Verb::Delete(id),
-        (method, _) => return Err(format!("{method} {path} cannot be part of a batch")),
+        (method, _) => return Err(refused(format!("{method} {path} cannot be part of a batch"))),
     };
-    Ok(Action::new(verb, collection, body.unwrap_or_default()))
+    let text = |name: &str| query.get(name).map(String::as_str);
+    let shape = Shape::parse(text("expand"), text("fields"))?;
+    let context = "batch".to_owned();
+    let request = RequestInfo { method, context, query, body: body.unwrap_or_default(), ..whole.clone() };
+    Ok(Action::new(verb, collection, request, shape))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::requester::Requester;
 
-    fn parsed(method: &str, url: &str) -> Result<Verb, String> {
-        action(Single { method: method.to_owned(), url: url.to_owned(), body: None }).map(|action| action.verb)
+    fn parsed(method: &str, url: &str) -> Option<Verb> {
+        let whole = RequestInfo::new(Requester::Guest, "POST");
+        let single = Single { method: method.to_owned(), url: url.to_owned(), body: None };
+        action(&whole, single).map(|action| action.verb).ok()
     }
 
     #[test]
     fn only_changes_of_records_can_be_part_of_a_batch() {
-        assert_eq!(parsed("post", "/api/collections/posts/records?expand=a"), Ok(Verb::Create));
-        assert_eq!(parsed("PUT", "/api/collections/posts/records"), Ok(Verb::Upsert));
-        assert_eq!(parsed("PATCH", "/api/collections/posts/records/abc"), Ok(Verb::Update("abc".into())));
-        assert_eq!(parsed("DELETE", "/api/collections/posts/records/abc"), Ok(Verb::Delete("abc".into())));
+        assert_eq!(parsed("post", "/api/collections/posts/records?expand=a"), Some(Verb::Create));
+        assert_eq!(parsed("PUT", "/api/collections/posts/records"), Some(Verb::Upsert));
+        assert_eq!(parsed("PATCH", "/api/collections/posts/records/abc"), Some(Verb::Update("abc".into())));
+        assert_eq!(parsed("DELETE", "/api/collections/posts/records/abc"), Some(Verb::Delete("abc".into())));
         for (method, url) in [
             ("GET", "/api/collections/posts/records"),
             ("POST", "/api/collections/posts/records/abc"),
@@ -181,7 +208,7 @@ mod tests {
             ("POST", "/api/sql"),
             ("POST", ""),
         ] {
-            assert!(parsed(method, url).is_err(), "{method} {url}");
+            assert!(parsed(method, url).is_none(), "{method} {url}");
         }
     }
 

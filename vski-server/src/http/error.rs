@@ -21,12 +21,14 @@ pub struct ApiError {
     pub message: String,
     /// Details by field or by name.
     pub data: Map<String, Value>,
+    /// Seconds after which the caller may try again, if that is known.
+    pub retry_after: Option<u64>,
 }
 
 impl ApiError {
     /// An error with this status and text.
     pub fn new(status: StatusCode, message: impl Into<String>) -> Self {
-        Self { status, message: message.into(), data: Map::new() }
+        Self { status, message: message.into(), data: Map::new(), retry_after: None }
     }
 
     /// 400.
@@ -49,6 +51,12 @@ impl ApiError {
         Self::new(StatusCode::NOT_FOUND, message)
     }
 
+    /// Tells when to try again.
+    #[must_use]
+    pub fn retry_after(self, seconds: u64) -> Self {
+        Self { retry_after: Some(seconds), ..self }
+    }
+
     /// Adds a detail.
     #[must_use]
     pub fn with(mut self, key: &str, value: impl Into<Value>) -> Self {
@@ -59,12 +67,13 @@ impl ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let Self { status, message, data } = self;
+        let Self { status, message, data, retry_after } = self;
         let code = status.as_u16();
         let body = json!({ "error": message, "code": code, "status": code, "message": message, "data": data });
         let mut response = (status, axum::Json(body)).into_response();
-        if status == StatusCode::SERVICE_UNAVAILABLE {
-            response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER_SECONDS.into());
+        let usual = (status == StatusCode::SERVICE_UNAVAILABLE).then_some(RETRY_AFTER_SECONDS);
+        if let Some(seconds) = retry_after.or(usual) {
+            response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
         }
         if status == StatusCode::UNAUTHORIZED {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

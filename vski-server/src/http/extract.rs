@@ -13,8 +13,9 @@ use serde::de::DeserializeOwned;
 use vski_replication::names;
 use vski_replication::token::{Audience, Bearer, Claims, TokenError};
 
+pub use super::auth::caller::Caller;
 use super::error::ApiError;
-use crate::app::{AdminToken, App};
+use crate::app::App;
 use crate::replication::replicas::Calling;
 
 /// The database a request is about: `?db=`, else `X-DBName`, else `default`.
@@ -48,46 +49,6 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
         match Query::try_from_uri(&parts.uri) {
             Ok(Query(params)) => Ok(Self(params)),
             Err(error) => Err(bad_query(&error)),
-        }
-    }
-}
-
-/// Whoever asks: a guest where the token is missing or invalid, since a public collection is open to them all the same.
-pub struct Caller {
-    /// The admin, if it is one.
-    pub admin: Option<AdminToken>,
-    refused: Option<TokenError>,
-}
-
-impl Caller {
-    /// Only for admins.
-    pub fn require_admin(&self) -> Result<&AdminToken, ApiError> {
-        match (&self.admin, self.refused) {
-            (Some(admin), _) => Ok(admin),
-            (None, Some(reason)) => Err(ApiError::unauthorized(format!("only admins may do this: {reason}"))),
-            (None, None) => {
-                Err(ApiError::forbidden("only admins may do this, and this token is not an admin's, or no longer"))
-            }
-        }
-    }
-
-    /// Whether rules do not apply.
-    pub fn is_admin(&self) -> bool {
-        self.admin.is_some()
-    }
-}
-
-impl<S: Send + Sync> FromRequestParts<S> for Caller
-where
-    App: FromRef<S>,
-{
-    type Rejection = ApiError;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        let app = App::from_ref(state);
-        match app.claims(authorization(parts)) {
-            Ok(claims) => Ok(Self { admin: app.admin(&claims).await?, refused: None }),
-            Err(reason) => Ok(Self { admin: None, refused: Some(reason) }),
         }
     }
 }

@@ -5,15 +5,18 @@
 //! download. On a replica a file that is on its way answers 503, or 307 to the master where MIN_POSITION_FALLBACK says
 //! so. Thumbnails (`?thumb=`) are not made: the whole file is sent.
 
-use axum::{Json, Router};
+use std::sync::Arc;
+
 use axum::extract::{Path, Request, State};
 use axum::http::header::{
-    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG,
-    IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, LAST_MODIFIED, LOCATION, RANGE, X_CONTENT_TYPE_OPTIONS,
+    ACCEPT_RANGES, AUTHORIZATION, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG,
+    IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, LAST_MODIFIED, LOCATION, RANGE,
+    X_CONTENT_TYPE_OPTIONS,
 };
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tower::ServiceExt;
@@ -22,15 +25,18 @@ use vski_replication::datadir::DataDir;
 use vski_replication::files::{self, FileRow};
 use vski_replication::token::{Audience, Bearer, Claims};
 
+use super::auth::caller::Caller;
 use super::error::ApiError;
-use super::extract::{Caller, DbName, Params};
+use super::extract::{DbName, Params};
 use super::state::MasterState;
-use crate::app::{AdminToken, App, Databases};
+use crate::app::{App, Databases};
 use crate::config::Fallback;
-use crate::store::actions::allowed;
-use crate::store::collections;
+use crate::filter::RequestInfo;
+use crate::store::collections::Catalogue;
 use crate::store::error::StoreError;
 use crate::store::fields::FieldKind;
+use crate::store::query::{Asking, rules};
+use crate::store::requester::Requester;
 
 /// Types that a browser shows without running anything.
 const INLINE: [&str; 17] = [
@@ -79,22 +85,33 @@ struct ViewParams {
 }
 
 /// A short-lived token that stands for the caller where protected files are asked for, and nowhere else.
-async fn token(State(app): State<App>, caller: Caller) -> Result<Json<Value>, ApiError> {
-    let AdminToken::Admin(admin) = caller.require_admin()? else {
-        return Err(ApiError::forbidden("log in to get a token for files: this one stands for nobody in particular"));
-    };
-    let mut claims = Claims::new(&admin.id, Bearer::Admin, Audience::File, TOKEN_SECONDS);
-    claims.tk = Some(admin.token_digest());
-    Ok(Json(json!({ "token": app.secrets.mint(&claims) })))
+async fn token(State(app): State<App>, caller: Caller, headers: HeaderMap) -> Result<Json<Value>, ApiError> {
+    if !caller.is_admin() {
+        caller.require_record()?;
+    }
+    let shown = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+    match app.claims(shown).ok().filter(|claims| claims.aud == Audience::User) {
+        Some(claims) => {
+            let exp = Claims::new("", Bearer::Record, Audience::File, TOKEN_SECONDS).exp;
+            let claims = Claims { aud: Audience::File, exp: exp.min(claims.exp), ..claims };
+            Ok(Json(json!({ "token": app.secrets.mint(&claims) })))
+        }
+        None => {
+            Err(ApiError::forbidden("log in to get a token for files: what was shown stands for nobody in particular"))
+        }
+    }
 }
 
-/// Whether a token for files is an admin's. One that is not valid is none.
-async fn is_admins(app: &App, token: Option<&str>) -> Result<bool, StoreError> {
+/// Whoever a token for files stands for. One that is not valid is none.
+async fn requester(app: &App, db: &str, token: Option<&str>) -> Result<Requester, StoreError> {
     let claims = token.and_then(|token| app.secrets.verify(token).ok());
-    match claims.filter(|claims| claims.aud == Audience::File) {
-        Some(claims) => Ok(app.admin(&Claims { aud: Audience::User, ..claims }).await?.is_some()),
-        None => Ok(false),
+    let Some(claims) = claims.filter(|claims| claims.aud == Audience::File) else { return Ok(Requester::Guest) };
+    let claims = Claims { aud: Audience::User, ..claims };
+    if claims.bearer == Bearer::Admin {
+        return Ok(if app.admin(&claims).await?.is_some() { Requester::Admin } else { Requester::Guest });
     }
+    let record = app.record(db, &claims).await?;
+    Ok(record.map_or(Requester::Guest, |record| Requester::Record(Arc::new(record))))
 }
 
 async fn view(
@@ -105,9 +122,10 @@ async fn view(
     request: Request,
 ) -> Result<Response, ApiError> {
     let reader = app.reader(&db)?;
-    let (wanted, admin) = (name.clone(), is_admins(&app, params.token.as_deref()).await?);
+    let (wanted, requester) = (name.clone(), requester(&app, &db, params.token.as_deref()).await?);
     let found = reader.read(move |conn| {
-        let collection = collections::view(conn, &collection)?;
+        let catalogue = Catalogue::load(conn)?;
+        let collection = catalogue.get(&collection)?;
         let absent = || StoreError::NotFound(format!("record {record:?} has no file {wanted:?}, or none for you"));
         let row = files::find(conn, &wanted)?;
         let row = row.filter(|row| row.collection == collection.id && row.record == record).ok_or_else(absent)?;
@@ -116,7 +134,10 @@ async fn view(
             Some(FieldKind::File { protected: false, .. }) => Ok((row, PUBLIC)),
             Some(FieldKind::File { protected: true, .. }) => {
                 // Whoever may not see it does not learn that it exists.
-                allowed(&collection, admin, |rules| &rules.view_rule).map_err(|_| absent())?;
+                let request = RequestInfo::new(requester, "GET");
+                let asking = Asking { catalogue: &catalogue, request: &request };
+                rules::check_before(conn, asking, collection, &record, |rules| &rules.view_rule)
+                    .map_err(|error| if is_refusal(&error) { absent() } else { error })?;
                 Ok((row, PROTECTED))
             }
             _ => Err(absent()),
@@ -138,6 +159,10 @@ async fn view(
         response.headers_mut().insert(CACHE_CONTROL, cache);
     }
     Ok(response)
+}
+
+fn is_refusal(error: &StoreError) -> bool {
+    matches!(error, StoreError::Forbidden(_) | StoreError::NotFound(_))
 }
 
 /// The tag of a file's bytes.
@@ -200,7 +225,11 @@ fn describe(headers: &mut HeaderMap, name: &str, download: bool) {
 fn absent(app: &App, db: &str, row: &FileRow, request: &Request) -> Result<Response, ApiError> {
     let name = &row.name;
     if matches!(app.databases, Databases::Master(_)) {
-        tracing::error!(db, file = name, "an uploaded file is missing in storage: restore it from a replica or a backup");
+        tracing::error!(
+            db,
+            file = name,
+            "an uploaded file is missing in storage: restore it from a replica or a backup"
+        );
         return Err(ApiError::not_found(format!("file {name} is missing on this server's disk: tell its operator")));
     }
     let master = app.identity.master_url.as_ref().filter(|_| app.freshness.min_position_fallback == Fallback::Redirect);

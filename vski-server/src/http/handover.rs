@@ -37,6 +37,8 @@ async fn take_back(State(master): State<Arc<Master>>, caller: Caller) -> Result<
 fn require_operator(caller: &Caller) -> Result<(), ApiError> {
     match caller.require_admin()? {
         AdminToken::Operator => Ok(()),
-        AdminToken::Admin(_) => Err(ApiError::forbidden("only commands may do this: send an operator's token")),
+        AdminToken::Admin(_) | AdminToken::Key(_) => {
+            Err(ApiError::forbidden("only commands may do this: send an operator's token"))
+        }
     }
 }

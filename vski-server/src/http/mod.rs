@@ -51,6 +51,9 @@ mod freshness;
 /// What handlers take from a request.
 mod extract;
 
+/// A request as rules and filters see it.
+mod asked;
+
 /// The states that handlers run in.
 pub mod state;
 
@@ -105,7 +108,8 @@ fn source_routes(state: SourceState) -> Router {
 
 /// What both roles answer from their own files.
 fn read_routes(app: &App) -> Router {
-    let data = Router::new().merge(collections::read_router()).merge(records::read_router()).merge(files::read_router());
+    let data =
+        Router::new().merge(collections::read_router()).merge(records::read_router()).merge(files::read_router());
     Router::new()
         .merge(health::router())
         .merge(databases::read_router())

@@ -43,7 +43,11 @@ async fn file(
         return send(&dir, &db, row, request, etag(row)).await;
     }
     if row.is_some() && matches!(app.databases, Databases::Master(_)) {
-        tracing::error!(db, file = name, "an uploaded file is missing in storage: restore it from a replica or a backup");
+        tracing::error!(
+            db,
+            file = name,
+            "an uploaded file is missing in storage: restore it from a replica or a backup"
+        );
         return Err(ApiError::not_found(format!("file {name} is missing on this master, and a record names it")));
     }
     if matches!(app.databases, Databases::Replica(_)) {

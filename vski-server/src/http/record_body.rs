@@ -71,7 +71,8 @@ where
         let collection = path.iter().find(|(name, _)| *name == "collection").map(|(_, value)| value.to_owned());
         let collection = collection.unwrap_or_default();
         let caller = Caller::from_request_parts(&mut parts, state).await?;
-        let collection = App::from_ref(state).reader(&db)?.read(move |conn| collections::view(conn, &collection)).await?;
+        let collection =
+            App::from_ref(state).reader(&db)?.read(move |conn| collections::view(conn, &collection)).await?;
         check_may_write(&collection, &parts.method, caller.is_admin())?;
         let request = Request::from_parts(parts, body);
         let form = Multipart::from_request(request, state).await;
@@ -141,7 +142,9 @@ fn check_may_write(collection: &Collection, method: &Method, admin: bool) -> Res
         return Ok(());
     }
     let name = &collection.name;
-    Err(StoreError::Forbidden(format!("only admins may do this in collection {name}: log in, or let an admin open its rule")))
+    Err(StoreError::Forbidden(format!(
+        "only admins may do this in collection {name}: log in, or let an admin open its rule"
+    )))
 }
 
 /// A form as it is read.
@@ -303,9 +306,10 @@ fn typed(field: &Field, text: &str) -> Value {
 
 fn broken(error: &MultipartError) -> ApiError {
     match error.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => {
-            ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "the request body is larger than this server takes: send less at once")
-        }
+        StatusCode::PAYLOAD_TOO_LARGE => ApiError::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "the request body is larger than this server takes: send less at once",
+        ),
         _ => ApiError::bad_request(format!("the form cannot be read: {}", error.body_text())),
     }
 }

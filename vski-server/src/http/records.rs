@@ -7,20 +7,23 @@ use axum::http::StatusCode;
 use axum::routing::{get, patch, post};
 use axum::{Json, Router};
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
+use super::asked::Asked;
 use super::error::ApiError;
 use super::extract::{Caller, DbName, Params, RawBody, check_keys};
 use super::position::Positioned;
 use super::record_body::RecordBody;
 use super::state::MasterState;
 use crate::app::App;
-use crate::store::actions::{Action, Verb, allowed, shown};
-use crate::store::collections;
+use crate::store::actions::{Action, Verb};
+use crate::store::collections::Catalogue;
 use crate::store::error::StoreError;
 use crate::store::import;
 use crate::store::master::Master;
-use crate::store::records::{self, DEFAULT_PER_PAGE};
+use crate::store::query::list::{self as lists, DEFAULT_PER_PAGE, ListQuery};
+use crate::store::query::{Asking, Shape};
+use crate::store::records;
 
 /// Records of one import request: it holds up all other writes meanwhile.
 const MAX_IMPORT_LINES: usize = 10_000;
@@ -28,12 +31,13 @@ const MAX_IMPORT_LINES: usize = 10_000;
 const RECORDS: &str = "/api/collections/{collection}/records";
 const RECORD: &str = "/api/collections/{collection}/records/{id}";
 
-/// `GET …/records?page=&perPage=&skipTotal=`, `GET …/records/{id}`.
+/// `GET …/records?page=&perPage=&skipTotal=&filter=&sort=&expand=&fields=`, `GET …/records/{id}?expand=&fields=`.
 pub fn read_router() -> Router<App> {
     Router::new().route(RECORDS, get(list)).route(RECORD, get(view))
 }
 
-/// `POST …/records`, `PATCH` and `DELETE …/records/{id}`, `POST …/import` (NDJSON, admins only, all or nothing).
+/// `POST …/records`, `PATCH` and `DELETE …/records/{id}` (the first two with `?expand=&fields=`), `POST …/import` (NDJSON,
+/// admins only, all or nothing).
 pub fn write_router() -> Router<MasterState> {
     Router::new()
         .route(RECORDS, post(create))
@@ -54,37 +58,42 @@ struct ListParams {
 }
 
 impl ListParams {
-    /// Parameters that would change the answer are refused rather than ignored.
-    fn check(&self) -> Result<(), ApiError> {
-        let later =
-            [("filter", &self.filter), ("sort", &self.sort), ("expand", &self.expand), ("fields", &self.fields)];
-        match later.iter().find(|(_, value)| value.as_ref().is_some_and(|value| !value.is_empty())) {
-            Some((name, _)) => Err(ApiError::bad_request(format!("{name} is not supported yet: leave it out"))),
-            None => Ok(()),
-        }
+    /// A page or a size that makes no sense is the nearest one that does.
+    fn query(self, most: u64) -> Result<(ListQuery, Shape), StoreError> {
+        let page = u64::try_from(self.page.unwrap_or(1)).unwrap_or(1).max(1);
+        let per_page = self.per_page.and_then(|wanted| u64::try_from(wanted).ok()).filter(|wanted| *wanted > 0);
+        let per_page = per_page.unwrap_or(DEFAULT_PER_PAGE).min(most);
+        let count = !matches!(self.skip_total.as_deref(), Some("1" | "true" | "t"));
+        let shape = Shape::parse(self.expand.as_deref(), self.fields.as_deref())?;
+        Ok((ListQuery { page, per_page, count, filter: self.filter, sort: self.sort }, shape))
+    }
+}
+
+/// What every answer with a record takes.
+#[derive(Deserialize)]
+struct ShapeParams {
+    expand: Option<String>,
+    fields: Option<String>,
+}
+
+impl ShapeParams {
+    fn shape(&self) -> Result<Shape, StoreError> {
+        Shape::parse(self.expand.as_deref(), self.fields.as_deref())
     }
 }
 
 async fn list(
     State(app): State<App>,
-    caller: Caller,
+    Asked(request): Asked,
     DbName(db): DbName,
     Path(collection): Path<String>,
     Params(params): Params<ListParams>,
 ) -> Result<Json<Value>, ApiError> {
-    params.check()?;
-    let page = u64::try_from(params.page.unwrap_or(1)).unwrap_or(1).max(1);
-    let per_page = params.per_page.and_then(|wanted| u64::try_from(wanted).ok()).filter(|wanted| *wanted > 0);
-    let per_page = per_page.unwrap_or(DEFAULT_PER_PAGE).min(app.limits.per_page.into());
-    let count = !matches!(params.skip_total.as_deref(), Some("1" | "true" | "t"));
-    let admin = caller.is_admin();
-    let reader = app.reader(&db)?;
-    let found = reader.read(move |conn| {
-        let collection = collections::view(conn, &collection)?;
-        allowed(&collection, admin, |rules| &rules.list_rule)?;
-        let mut page = records::list(conn, &collection, page, per_page, count)?;
-        page.items = page.items.into_iter().map(|item| shown(&collection, item, admin)).collect();
-        Ok(page)
+    let (query, shape) = params.query(app.limits.per_page.into())?;
+    let found = app.reader(&db)?.read(move |conn| {
+        let catalogue = Catalogue::load(conn)?;
+        let asking = Asking { catalogue: &catalogue, request: &request };
+        lists::list(conn, asking, catalogue.get(&collection)?, &query, &shape)
     });
     let found = found.await?;
     // PocketBase's answer where nothing was counted.
@@ -97,55 +106,57 @@ async fn list(
 
 async fn view(
     State(app): State<App>,
-    caller: Caller,
+    Asked(request): Asked,
     DbName(db): DbName,
     Path((collection, id)): Path<(String, String)>,
+    Params(params): Params<ShapeParams>,
 ) -> Result<Json<Value>, ApiError> {
-    let admin = caller.is_admin();
-    let reader = app.reader(&db)?;
-    let found = reader.read(move |conn| {
-        let collection = collections::view(conn, &collection)?;
-        allowed(&collection, admin, |rules| &rules.view_rule)?;
-        Ok(shown(&collection, records::view(conn, &collection, &id)?, admin))
+    let shape = params.shape()?;
+    let found = app.reader(&db)?.read(move |conn| {
+        let catalogue = Catalogue::load(conn)?;
+        let asking = Asking { catalogue: &catalogue, request: &request };
+        lists::view(conn, asking, catalogue.get(&collection)?, &id, &shape)
     });
     Ok(Json(found.await?))
 }
 
 async fn create(
     State(master): State<Arc<Master>>,
-    caller: Caller,
+    Asked(request): Asked,
     DbName(db): DbName,
     Path(collection): Path<String>,
+    Params(params): Params<ShapeParams>,
     body: RecordBody,
 ) -> Result<Positioned<Json<Value>>, ApiError> {
-    change(&master, &caller, &db, &collection, Verb::Create, body).await
+    let action = Action::new(Verb::Create, &collection, request, params.shape()?);
+    change(&master, &db, action, body).await
 }
 
 async fn update(
     State(master): State<Arc<Master>>,
-    caller: Caller,
+    Asked(request): Asked,
     DbName(db): DbName,
     Path((collection, id)): Path<(String, String)>,
+    Params(params): Params<ShapeParams>,
     body: RecordBody,
 ) -> Result<Positioned<Json<Value>>, ApiError> {
-    change(&master, &caller, &db, &collection, Verb::Update(id), body).await
+    let action = Action::new(Verb::Update(id), &collection, request, params.shape()?);
+    change(&master, &db, action, body).await
 }
 
-/// Makes or changes a record.
+/// Makes or changes a record by a body.
 async fn change(
     master: &Master,
-    caller: &Caller,
     db: &str,
-    collection: &str,
-    verb: Verb,
+    mut action: Action,
     body: RecordBody,
 ) -> Result<Positioned<Json<Value>>, ApiError> {
     let RecordBody { value, uploads, bytes } = body;
-    let (admin, database) = (caller.is_admin(), master.database(db)?);
-    let secrets = records::hash_passwords(&database.reader, collection, &[&value]).await?;
-    let secrets = secrets.into_iter().next().unwrap_or_default();
-    let action = Action { uploads: Arc::clone(&uploads), secrets, ..Action::new(verb, collection, value) };
-    match database.writer.rows(bytes, move |conn| action.run(conn, admin)).await {
+    let database = master.database(db)?;
+    action.secrets = records::hash_passwords(&database.reader, &action.collection, &[&value]).await?.remove(0);
+    action.request.body = value;
+    action.uploads = Arc::clone(&uploads);
+    match database.writer.rows(bytes, move |conn| action.run(conn)).await {
         Ok(written) => Ok(Positioned::new(db, written, |record| Json(record.unwrap_or_default()))),
         Err(error) => {
             RecordBody::discard(&uploads);
@@ -156,14 +167,13 @@ async fn change(
 
 async fn delete(
     State(master): State<Arc<Master>>,
-    caller: Caller,
+    Asked(request): Asked,
     DbName(db): DbName,
     Path((collection, id)): Path<(String, String)>,
 ) -> Result<Positioned<StatusCode>, ApiError> {
-    let admin = caller.is_admin();
     let (writer, bytes) = (master.database(&db)?.writer, id.len());
-    let action = Action::new(Verb::Delete(id), &collection, Map::new());
-    let deleted = writer.rows(bytes, move |conn| action.run(conn, admin));
+    let action = Action::new(Verb::Delete(id), &collection, request, Shape::default());
+    let deleted = writer.rows(bytes, move |conn| action.run(conn));
     Ok(Positioned::new(&db, deleted.await?, |_| StatusCode::NO_CONTENT))
 }
 

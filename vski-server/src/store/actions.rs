@@ -1,16 +1,16 @@
-//! What a caller does to one record: the collection's rule, the values, the files, in the savepoint of the request. A
-//! batch does several of them in one.
+//! What a caller does to one record, for requests that come one by one and for batches of them.
 
 use std::sync::Arc;
 
 use rusqlite::Connection;
-use serde_json::{Map, Value};
-use vski_replication::files;
+use serde_json::Value;
 
-use super::collections::{Catalogue, Collection, Rules};
+use super::collections::Catalogue;
 use super::error::StoreError;
-use super::files::{Upload, values};
-use super::records::{self, Deleted, Secrets};
+use super::files::Upload;
+use super::query::{Shape, write};
+use super::records::{self, Secrets};
+use crate::filter::RequestInfo;
 
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,107 +31,45 @@ pub struct Action {
     pub verb: Verb,
     /// Name or id of the collection.
     pub collection: String,
-    /// The values.
-    pub body: Map<String, Value>,
+    /// Who asks, and with which values.
+    pub request: RequestInfo,
     /// The files.
     pub uploads: Arc<Vec<Upload>>,
     /// Hashes of the passwords in the values.
     pub secrets: Secrets,
+    /// What of the record is answered.
+    pub shape: Shape,
 }
 
 impl Action {
     /// A change without files and passwords.
     #[must_use]
-    pub fn new(verb: Verb, collection: &str, body: Map<String, Value>) -> Self {
-        let collection = collection.to_owned();
-        Self { verb, collection, body, uploads: Arc::default(), secrets: Secrets::default() }
+    pub fn new(verb: Verb, collection: &str, request: RequestInfo, shape: Shape) -> Self {
+        let (uploads, secrets) = (Arc::default(), Secrets::default());
+        Self { verb, collection: collection.to_owned(), request, uploads, secrets, shape }
     }
 
-    /// Does it for a caller. The record as that caller sees it; `None` of one that is gone.
-    pub fn run(&self, conn: &Connection, admin: bool) -> Result<Option<Value>, StoreError> {
-        let catalogue = Catalogue::load(conn)?;
-        let collection = catalogue.get(&self.collection)?;
-        let record = match &self.verb {
-            Verb::Create => self.create(conn, &catalogue, collection, admin)?,
-            Verb::Update(id) => self.update(conn, &catalogue, collection, id, admin)?,
-            Verb::Upsert => match self.body.get("id").and_then(Value::as_str) {
-                Some(id) if exists(conn, collection, id)? => self.update(conn, &catalogue, collection, id, admin)?,
-                _ => self.create(conn, &catalogue, collection, admin)?,
+    /// Does it. The record as the caller sees it; `None` of one that is gone.
+    pub fn run(&self, conn: &Connection) -> Result<Option<Value>, StoreError> {
+        let Self { request, collection, secrets, uploads, shape, .. } = self;
+        let create = || write::create(conn, request, collection, secrets, uploads, shape);
+        let update = |id: &str| write::update(conn, request, collection, id, secrets, uploads, shape);
+        match &self.verb {
+            Verb::Create => create().map(Some),
+            Verb::Update(id) => update(id).map(Some),
+            Verb::Upsert => match request.body.get("id").and_then(Value::as_str) {
+                Some(id) if exists(conn, collection, id)? => update(id).map(Some),
+                _ => create().map(Some),
             },
-            Verb::Delete(id) => {
-                allowed(collection, admin, |rules| &rules.delete_rule)?;
-                forget_files(conn, &records::delete(conn, &catalogue, collection, id)?)?;
-                return Ok(None);
-            }
-        };
-        Ok(Some(shown(collection, record, admin)))
-    }
-
-    fn create(
-        &self,
-        conn: &Connection,
-        catalogue: &Catalogue,
-        collection: &Collection,
-        admin: bool,
-    ) -> Result<Value, StoreError> {
-        allowed(collection, admin, |rules| &rules.create_rule)?;
-        let resolved = values::resolve(collection, None, &self.body, &self.uploads)?;
-        let record = records::create(conn, catalogue, collection, &resolved.body, &self.secrets)?;
-        resolved.store(conn, collection, record["id"].as_str().unwrap_or_default(), &self.uploads)?;
-        Ok(record)
-    }
-
-    fn update(
-        &self,
-        conn: &Connection,
-        catalogue: &Catalogue,
-        collection: &Collection,
-        id: &str,
-        admin: bool,
-    ) -> Result<Value, StoreError> {
-        allowed(collection, admin, |rules| &rules.update_rule)?;
-        let old = records::view(conn, collection, id)?;
-        let resolved = values::resolve(collection, Some(&old), &self.body, &self.uploads)?;
-        let record = records::update(conn, catalogue, collection, id, &resolved.body, &self.secrets)?;
-        resolved.store(conn, collection, id, &self.uploads)?;
-        Ok(record)
+            Verb::Delete(id) => write::delete(conn, request, collection, id).map(|_| None),
+        }
     }
 }
 
-/// Takes away the rows of the files that deleted records had.
-pub fn forget_files(conn: &Connection, deleted: &[Deleted]) -> Result<(), StoreError> {
-    for record in deleted.iter().filter(|record| !record.files.is_empty()) {
-        files::remove_all(conn, &record.collection_id, &record.id)?;
-    }
-    Ok(())
-}
-
-fn exists(conn: &Connection, collection: &Collection, id: &str) -> Result<bool, StoreError> {
-    match records::view(conn, collection, id) {
+fn exists(conn: &Connection, collection: &str, id: &str) -> Result<bool, StoreError> {
+    match records::view(conn, Catalogue::load(conn)?.get(collection)?, id) {
         Ok(_) => Ok(true),
         Err(StoreError::NotFound(_)) => Ok(false),
         Err(error) => Err(error),
     }
-}
-
-/// The collection, if its rule lets the caller through: admins always, everyone where the rule is empty.
-pub fn allowed(
-    collection: &Collection,
-    admin: bool,
-    rule: fn(&Rules) -> &Option<String>,
-) -> Result<&Collection, StoreError> {
-    if admin || rule(&collection.rules).as_deref() == Some("") {
-        return Ok(collection);
-    }
-    let message =
-        format!("only admins may do this in collection {}: log in, or let an admin open its rule", collection.name);
-    Err(StoreError::Forbidden(message))
-}
-
-/// A record without what only admins see, unless one asks.
-pub fn shown(collection: &Collection, mut record: Value, admin: bool) -> Value {
-    if let Some(record) = record.as_object_mut().filter(|_| !admin) {
-        collection.hide(record);
-    }
-    record
 }

@@ -10,13 +10,14 @@ use vski_replication::position::DatabaseId;
 use vski_replication::schema;
 use vski_replication::{connection, fault, files, names};
 
+use super::auth::{admins, keys};
 use super::error::StoreError;
 use super::ids;
 use super::reader::Reader;
 use super::request::Schema;
 use super::transaction::WriteConnection;
 use super::writer::Writer;
-use super::{admins, collections, fingerprint, replicable, tombstones};
+use super::{collections, fingerprint, replicable, tombstones};
 use crate::metrics::Metrics;
 
 /// One database of a master.
@@ -75,8 +76,11 @@ fn missing_tables(conn: &Connection, name: &str) -> Result<Vec<String>, StoreErr
     if !files::has_table(conn)? {
         missing.extend(files::TABLES.map(str::to_owned));
     }
-    if name == names::DEFAULT_DATABASE && !tombstones::has_table(conn)? {
-        missing.push(tombstones::TABLE.to_owned());
+    if name == names::DEFAULT_DATABASE {
+        missing.extend(keys::upgrade(conn)?);
+        if !tombstones::has_table(conn)? {
+            missing.push(tombstones::TABLE.to_owned());
+        }
     }
     Ok(missing)
 }
@@ -112,7 +116,7 @@ fn create(conn: &Connection, name: &str) -> Result<(), StoreError> {
     let mut statements: Vec<String> = collections::tables::TABLES.map(str::to_owned).to_vec();
     statements.extend(files::TABLES.map(str::to_owned));
     if name == names::DEFAULT_DATABASE {
-        statements.extend(admins::TABLES.map(str::to_owned));
+        statements.extend(admins::TABLES.iter().chain(&keys::TABLES).map(|statement| (*statement).to_owned()));
         statements.push(tombstones::TABLE.to_owned());
     }
     for statement in &statements {

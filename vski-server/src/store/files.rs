@@ -83,7 +83,11 @@ impl Uploads {
         let part = Part::open(&self.dir, db, &name)?;
         let (field, original) = (field.to_owned(), original.to_owned());
         let (blake3, mime) = (String::new(), String::new());
-        Ok(Receiving { part, head: Vec::new(), upload: Upload { field, original, name, size: 0, blake3, mime, under_way } })
+        Ok(Receiving {
+            part,
+            head: Vec::new(),
+            upload: Upload { field, original, name, size: 0, blake3, mime, under_way },
+        })
     }
 
     /// Whether a file is on its way to a row.

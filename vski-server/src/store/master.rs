@@ -145,7 +145,8 @@ impl Master {
     pub fn create(&self, name: &str) -> Result<Written<()>, StoreError> {
         check_name(name)?;
         if let Some(taken) = read(&self.deleted).iter().find(|taken| taken.eq_ignore_ascii_case(name)) {
-            let message = format!("database {taken} was deleted, and its name stays its own: restore it, or choose another");
+            let message =
+                format!("database {taken} was deleted, and its name stays its own: restore it, or choose another");
             return Err(StoreError::field("name", "validation_not_unique", message));
         }
         let open = self.all().into_iter().map(|database| database.name);

@@ -65,6 +65,8 @@ pub mod actions;
 
 /// Uploaded files.
 pub mod files;
+/// Reading and writing records as a caller asked, by the rules.
+pub mod query;
 
 /// Many records at once.
 pub mod import;
@@ -72,8 +74,11 @@ pub mod import;
 /// Password hashing, a few at a time on threads of its own.
 pub mod passwords;
 
-/// Who may administer, and their passwords.
-pub mod admins;
+/// Who asks, as rules see it.
+pub mod requester;
+
+/// Who may log in: admins, records of auth collections, API keys.
+pub mod auth;
 
 /// Record ids and times.
 pub mod ids;

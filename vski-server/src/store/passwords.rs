@@ -7,9 +7,18 @@
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
+use argon2::Argon2;
+use argon2::password_hash::phc::PasswordHash;
+use argon2::password_hash::{PasswordHasher, PasswordVerifier};
 use tokio::sync::oneshot;
 
 use super::error::StoreError;
+
+/// Shortest password of an admin, characters (PocketBase's).
+const MIN_CHARS: usize = 8;
+
+/// Longest password, bytes: argon2 reads all of it.
+pub const MAX_BYTES: usize = 1024;
 
 /// Passwords that are hashed at once.
 const THREADS: usize = 2;
@@ -47,6 +56,34 @@ pub async fn run<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -
     answer.await.map_err(|_| StoreError::ShuttingDown)
 }
 
+/// Checks an admin's new password before it is hashed.
+pub fn check(password: &str) -> Result<(), StoreError> {
+    if password.chars().count() < MIN_CHARS || password.len() > MAX_BYTES {
+        let message = format!("must have {MIN_CHARS} characters or more, at most {MAX_BYTES} bytes");
+        return Err(StoreError::field("password", "validation_length_out_of_range", message));
+    }
+    Ok(())
+}
+
+/// The argon2id hash of a password. Takes tens of milliseconds: not for an async thread, see [`run`].
+pub fn hash(password: &str) -> Result<String, StoreError> {
+    let hash = Argon2::default().hash_password(password.as_bytes());
+    Ok(hash.map_err(|error| StoreError::Invalid(format!("hash the password: {error}")))?.to_string())
+}
+
+/// Whether the password is the one whose hash is stored. Without a hash it takes as long, so that nobody learns who exists.
+pub fn verify(stored: Option<&str>, password: &str) -> bool {
+    static NOBODY: LazyLock<String> = LazyLock::new(|| hash("nobody's password").unwrap_or_default());
+    if password.len() > MAX_BYTES {
+        return false;
+    }
+    // Records that were imported without a password have an empty hash, which none opens.
+    let known = stored.filter(|stored| !stored.is_empty());
+    let matches = PasswordHash::new(known.unwrap_or(&NOBODY))
+        .is_ok_and(|stored| Argon2::default().verify_password(password.as_bytes(), &stored).is_ok());
+    matches && known.is_some()
+}
+
 fn next(jobs: &Mutex<Receiver<Job>>) -> Option<Job> {
     jobs.lock().unwrap_or_else(PoisonError::into_inner).recv().ok()
 }
@@ -57,9 +94,8 @@ mod tests {
 
     #[tokio::test]
     async fn work_beyond_the_queue_is_refused_and_the_rest_is_done() {
-        let jobs = (0..QUEUE_LIMIT * 4).map(|n| {
-            run(move || std::hint::black_box(crate::store::admins::hash_password(&format!("password {n}"))).is_ok())
-        });
+        let jobs =
+            (0..QUEUE_LIMIT * 4).map(|n| run(move || std::hint::black_box(hash(&format!("password {n}"))).is_ok()));
         let done = futures_util::future::join_all(jobs).await;
         let (right, refused): (Vec<_>, Vec<_>) = done.into_iter().partition(Result::is_ok);
         assert!(right.len() >= QUEUE_LIMIT && !refused.is_empty(), "{} done, {} refused", right.len(), refused.len());

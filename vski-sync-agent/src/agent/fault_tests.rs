@@ -131,7 +131,14 @@ impl Bench {
         );
         board.register(DatabaseState::new("default", "bootstrap"));
         let retention = Retention { max_age: Duration::from_secs(3600), max_bytes: 1 << 30 };
-        let context = Arc::new(Context { source, dir, board, schedule: Schedule::Manual, retention, file_grace: Duration::from_secs(3600) });
+        let context = Arc::new(Context {
+            source,
+            dir,
+            board,
+            schedule: Schedule::Manual,
+            retention,
+            file_grace: Duration::from_secs(3600),
+        });
         let (sender, receiver) = watch::channel(Listing::Present(listed));
         let agent = Agent::new("default", context, CancellationToken::new(), Arc::default(), receiver);
         Self { keep, agent, listing: sender }

@@ -33,7 +33,12 @@ pub(super) fn execute(args: &RunArgs) -> Result<ExitCode> {
     outcome
 }
 
-async fn serve(node_config: NodeConfig, sync_config: SyncConfig, retention: RetentionArgs, addr: &str) -> Result<ExitCode> {
+async fn serve(
+    node_config: NodeConfig,
+    sync_config: SyncConfig,
+    retention: RetentionArgs,
+    addr: &str,
+) -> Result<ExitCode> {
     let secrets = node_config.secrets.clone();
     let registry = Registry::new();
     let metrics = AgentMetrics::register(&registry).context("register metrics")?;

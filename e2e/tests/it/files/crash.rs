@@ -106,7 +106,8 @@ fn a_crash_or_a_failure_while_a_file_is_uploaded_leaves_no_row_without_it() -> R
                 ensure!(first.is_err(), "{label} did not fail");
             }
             upload(&admin.with_db(&db), "b.txt", b"more text")?;
-            for (db, dirs) in [(db.as_str(), [master.dir(), replica.dir()]), ("default", [master.dir(), replica.dir()])] {
+            for (db, dirs) in [(db.as_str(), [master.dir(), replica.dir()]), ("default", [master.dir(), replica.dir()])]
+            {
                 storage::wait_whole(&dirs, db, READY).with_context(|| format!("{db} at {fault}"))?;
             }
         }

@@ -1,6 +1,7 @@
 use vski_replication::names;
 
 use super::{Catalogue, Collection, MAX_FIELDS};
+use crate::filter;
 use crate::store::error::{FieldError, StoreError};
 use crate::store::fields::{Field, FieldKind};
 
@@ -92,14 +93,15 @@ pub fn is_identifier(name: &str) -> bool {
 }
 
 /// Checks the filters among the rules, against the catalogue as it will be.
-pub fn rules(_catalogue: &Catalogue, collection: &Collection) -> Result<(), StoreError> {
+pub fn rules(catalogue: &Catalogue, collection: &Collection) -> Result<(), StoreError> {
     let filters = super::rules::NAMES.iter().zip(collection.rules.all());
-    let filters = filters.filter(|(_, rule)| rule.as_ref().is_some_and(|text| !text.is_empty()));
-    let errors: Vec<_> = filters
-        .map(|(name, _)| FieldError {
+    let filters = filters.filter_map(|(name, rule)| Some((name, rule.as_deref().filter(|text| !text.is_empty())?)));
+    let refused = filters.filter_map(|(name, text)| Some((name, filter::check(text, catalogue, collection).err()?)));
+    let errors: Vec<_> = refused
+        .map(|(name, error)| FieldError {
             field: (*name).to_owned(),
-            code: "validation_filter_unsupported",
-            message: "filters are not supported yet: use null (admins only) or \"\" (everyone)".to_owned(),
+            code: "validation_invalid_rule",
+            message: error.to_string(),
         })
         .collect();
     if errors.is_empty() { Ok(()) } else { Err(StoreError::Fields(errors)) }

@@ -13,6 +13,7 @@ use crate::store::collections::Collection;
 use crate::store::error::{FieldError, StoreError};
 use crate::store::fields::{Field, FieldKind};
 use crate::store::ids;
+use crate::store::records::Deleted;
 
 /// Largest file of a field without a bound of its own (PocketBase's), bytes.
 pub const DEFAULT_FILE_BYTES: u64 = 5 << 20;
@@ -80,6 +81,14 @@ impl Resolved {
     }
 }
 
+/// Takes away the rows of the files that deleted records had.
+pub fn forget(conn: &Connection, deleted: &[Deleted]) -> Result<(), StoreError> {
+    for record in deleted.iter().filter(|record| !record.files.is_empty()) {
+        files::remove_all(conn, &record.collection_id, &record.id)?;
+    }
+    Ok(())
+}
+
 /// The names before and after, if the request says anything of this field. Its keys are taken out of the body.
 fn change(
     field: &Field,
@@ -131,7 +140,8 @@ fn own(field: &Field, before: &[String], named: &[String]) -> Result<(), FieldEr
         None => Ok(()),
         Some(name) => {
             let shown: String = name.chars().take(100).collect();
-            let message = format!("must be files that are uploaded with the request, or that the record has: {shown:?} is not");
+            let message =
+                format!("must be files that are uploaded with the request, or that the record has: {shown:?} is not");
             Err(error(field, "validation_invalid_file", message))
         }
     }

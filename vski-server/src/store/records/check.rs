@@ -2,7 +2,7 @@ use rusqlite::types::Value as Sql;
 use serde_json::{Map, Value};
 
 use super::Secrets;
-use crate::store::admins;
+use crate::store::auth;
 use crate::store::collections::Collection;
 use crate::store::error::{FieldError, StoreError};
 use crate::store::fields::{Field, FieldKind, TOKEN_KEY};
@@ -59,7 +59,7 @@ pub fn check(
     }
     // A new password, also the first, ends all tokens.
     if collection.is_auth() && record.values.iter().any(|(column, _)| column == "passwordHash") {
-        record.values.push((TOKEN_KEY.to_owned(), Sql::Text(admins::new_token_key())));
+        record.values.push((TOKEN_KEY.to_owned(), Sql::Text(auth::new_token_key())));
     }
     errors.extend(unknown_keys(collection, body));
     errors.extend(mismatch(collection, body));

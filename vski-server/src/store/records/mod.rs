@@ -37,12 +37,6 @@ use super::collections::{Collection, rows};
 use super::error::StoreError;
 use super::fields::Field;
 
-/// Records per page unless the caller says otherwise (PocketBase's).
-pub const DEFAULT_PER_PAGE: u64 = 30;
-
-/// Records per page at most (PocketBase's).
-pub const MAX_PER_PAGE: u64 = 1000;
-
 /// One record, with what only admins see.
 pub fn view(conn: &Connection, collection: &Collection, id: &str) -> Result<Value, StoreError> {
     let sql = format!("SELECT {} FROM {} AS r WHERE r.id = ?1", columns(collection), collection.source());
@@ -50,39 +44,6 @@ pub fn view(conn: &Connection, collection: &Collection, id: &str) -> Result<Valu
         statement.query_row([id], |row| to_json(collection, row)).optional()
     });
     found?.ok_or_else(|| missing(collection, id))
-}
-
-/// One page of records, in the order of their ids, and how many there are in all.
-pub struct Page {
-    /// Which page, from 1.
-    pub page: u64,
-    /// Records per page.
-    pub per_page: u64,
-    /// All records, unless the caller did not want them counted.
-    pub total: Option<u64>,
-    /// This page's records.
-    pub items: Vec<Value>,
-}
-
-/// Lists a page; `count` says whether to count all records.
-pub fn list(
-    conn: &Connection,
-    collection: &Collection,
-    page: u64,
-    per_page: u64,
-    count: bool,
-) -> Result<Page, StoreError> {
-    let source = collection.source();
-    let counting = format!("SELECT count(*) FROM {source} AS r");
-    let counted = |statement: &mut Statement<'_>| statement.query_row([], |row| row.get::<_, i64>(0));
-    let total = count.then(|| on_table(conn, collection, &counting, counted)).transpose()?;
-    let sql = format!("SELECT {} FROM {source} AS r ORDER BY r.id LIMIT ?1 OFFSET ?2", columns(collection));
-    let offset = (page - 1).saturating_mul(per_page);
-    let bounds = [per_page, offset].map(|bound| i64::try_from(bound).unwrap_or(i64::MAX));
-    let items = on_table(conn, collection, &sql, |statement| {
-        statement.query_map(bounds, |row| to_json(collection, row))?.collect()
-    })?;
-    Ok(Page { page, per_page, total: total.map(|total| u64::try_from(total).unwrap_or(0)), items })
 }
 
 /// Runs a statement on the collection's table. Where the table is not as the catalogue says, that is the error.

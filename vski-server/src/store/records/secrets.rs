@@ -2,7 +2,6 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-use crate::store::admins;
 use crate::store::collections::{Catalogue, Collection};
 use crate::store::error::StoreError;
 use crate::store::fields::{Field, FieldKind};
@@ -41,7 +40,7 @@ pub async fn hash_passwords(
         return Ok(none());
     }
     let hash_all = |clear: BTreeMap<String, String>| {
-        let hashed = clear.into_iter().map(|(field, password)| Ok((field, admins::hash_password(&password)?)));
+        let hashed = clear.into_iter().map(|(field, password)| Ok((field, passwords::hash(&password)?)));
         hashed.collect::<Result<_, StoreError>>().map(Secrets)
     };
     passwords::run(move || clear.into_iter().map(hash_all).collect()).await?

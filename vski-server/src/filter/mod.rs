@@ -1,0 +1,81 @@
+//! Filters and rules: PocketBase's language of conditions.
+//!
+//! A text becomes a tree ([`parse`]), and a tree becomes SQL for one collection's records ([`compile`]). No text of a
+//! filter ever gets into the SQL: every value is a bound parameter, and every name is one that the catalogue has. What a
+//! filter cannot say is an error that tells the column.
+//!
+//! A [`Condition`] speaks of the main record by an alias and of all others in subqueries, so that conditions compose in
+//! any `WHERE`.
+
+/// The tree, and how it is printed.
+pub mod ast;
+
+/// Text to tree.
+mod parse;
+
+/// Dates: `@now` and its like, and the forms in which people write one.
+mod macros;
+
+/// SQL with its parameters.
+mod sql;
+
+/// What `@request` stands for.
+mod request;
+
+/// From a path to columns of tables, by relations.
+mod paths;
+
+/// One comparison.
+mod compare;
+
+/// Tree to SQL.
+mod compile;
+
+/// The order of a list.
+mod sort;
+
+#[cfg(test)]
+mod tests;
+
+pub use compile::{Scope, check, compile, rule, shows_email};
+pub use parse::parse;
+pub use paths::back_relation;
+pub use request::RequestInfo;
+pub use sort::order_by;
+pub use sql::Condition;
+
+/// Bytes of a filter.
+pub const MAX_FILTER_BYTES: usize = 16 << 10;
+
+/// Parentheses inside each other.
+pub const MAX_DEPTH: usize = 32;
+
+/// Comparisons of a filter (PocketBase's).
+pub const MAX_COMPARISONS: usize = 200;
+
+/// Names of a path, keys inside a JSON value included.
+pub const MAX_PATH_SEGMENTS: usize = 12;
+
+/// Relations that a path may follow (PocketBase's).
+pub const MAX_RELATIONS: usize = 6;
+
+/// Keys of a list's order.
+pub const MAX_SORT_KEYS: usize = 8;
+
+/// What is wrong with a filter, and where.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("column {column}: {message}")]
+pub struct FilterError {
+    /// In characters, from 1.
+    pub column: usize,
+    /// What is wrong, and what would be right.
+    pub message: String,
+}
+
+impl FilterError {
+    /// An error at a byte of the text.
+    fn at(text: &str, byte: usize, message: String) -> Self {
+        let before = text.get(..byte).unwrap_or(text);
+        Self { column: before.chars().count() + 1, message }
+    }
+}

@@ -1,0 +1,272 @@
+//! Text to tree: PocketBase's filter grammar.
+//!
+//! `&&` binds more tightly than `||`; `AND` and `OR` say the same in any case. A text stands in either quote; a backslash
+//! before that quote makes it part of the text, and any other backslash is itself. That is what PocketBase's clients
+//! count on when they put a value into a filter: no value can end its text early.
+
+use winnow::ascii::{Caseless, digit1, multispace1};
+use winnow::combinator::{alt, cut_err, delimited, eof, not, opt, peek, preceded, repeat, separated, terminated};
+use winnow::error::{AddContext, ErrMode, ParserError};
+use winnow::stream::{LocatingSlice, Location, Stream};
+use winnow::token::{any, literal, none_of, take_till, take_while};
+use winnow::{ModalParser, ModalResult, Parser};
+
+use super::ast::{
+    Comparison, DATE_MACROS, Expr, MODIFIERS, Modifier, OPERATORS, Operand, Operator, Path, Place, Root, Value,
+};
+use super::{FilterError, MAX_COMPARISONS, MAX_DEPTH, MAX_FILTER_BYTES, MAX_PATH_SEGMENTS};
+
+type Input<'a> = LocatingSlice<&'a str>;
+type Parsed<T> = ModalResult<T, Expected>;
+
+/// Parses a filter that is not empty.
+pub fn parse(text: &str) -> Result<Expr, FilterError> {
+    if text.len() > MAX_FILTER_BYTES {
+        let message = format!("a filter has at most {MAX_FILTER_BYTES} bytes, and this one has {}", text.len());
+        return Err(FilterError { column: 1, message });
+    }
+    let end = cut_err(eof).context("&& or || or the end of the filter");
+    let parsed = delimited(space, |input: &mut Input<'_>| any_of(input, 0), end).parse(LocatingSlice::new(text));
+    let expr = parsed.map_err(|error| {
+        let Expected { at, what } = error.into_inner();
+        let found = match text[at..].chars().next() {
+            None => "the filter's end".to_owned(),
+            Some(_) => format!("{:?}", text[at..].chars().take(20).collect::<String>()),
+        };
+        let message = match what {
+            Some(What::Token(what)) => format!("expected {what}, found {found}"),
+            Some(What::Rule(message)) => message,
+            None => format!("{found} makes no sense here"),
+        };
+        FilterError::at(text, at, message)
+    })?;
+    match count(&expr) {
+        0..=MAX_COMPARISONS => Ok(expr),
+        more => Err(FilterError::at(
+            text,
+            0,
+            format!("a filter has at most {MAX_COMPARISONS} comparisons, and this one has {more}"),
+        )),
+    }
+}
+
+/// What a parser wanted, and where.
+#[derive(Debug)]
+struct Expected {
+    at: usize,
+    what: Option<What>,
+}
+
+#[derive(Debug)]
+enum What {
+    /// A piece of the grammar.
+    Token(&'static str),
+    /// A whole sentence.
+    Rule(String),
+}
+
+impl<'a> ParserError<Input<'a>> for Expected {
+    type Inner = Self;
+
+    fn from_input(input: &Input<'a>) -> Self {
+        Self { at: input.current_token_start(), what: None }
+    }
+
+    fn into_inner(self) -> Result<Self::Inner, Self> {
+        Ok(self)
+    }
+}
+
+impl<'a> AddContext<Input<'a>> for Expected {
+    fn add_context(self, _: &Input<'a>, _: &<Input<'a> as Stream>::Checkpoint, context: &'static str) -> Self {
+        Self { what: self.what.or(Some(What::Token(context))), ..self }
+    }
+}
+
+fn refuse<T>(at: usize, message: String) -> Parsed<T> {
+    Err(ErrMode::Cut(Expected { at, what: Some(What::Rule(message)) }))
+}
+
+fn count(expr: &Expr) -> usize {
+    match expr {
+        Expr::Compare(_) => 1,
+        Expr::And(items) | Expr::Or(items) => items.iter().map(count).sum(),
+    }
+}
+
+/// White space and `// comments` that end with their line.
+fn space(input: &mut Input<'_>) -> Parsed<()> {
+    let comment = ("//", take_till(0.., '\n')).void();
+    repeat(0.., alt((multispace1.void(), comment))).parse_next(input)
+}
+
+fn any_of(input: &mut Input<'_>, depth: usize) -> Parsed<Expr> {
+    let one = |input: &mut Input<'_>| all_of(input, depth);
+    let mut items: Vec<Expr> = separated(1.., one, joint("||", "or")).parse_next(input)?;
+    Ok(if items.len() == 1 { items.remove(0) } else { Expr::Or(items) })
+}
+
+fn all_of(input: &mut Input<'_>, depth: usize) -> Parsed<Expr> {
+    let one = |input: &mut Input<'_>| group_or_comparison(input, depth);
+    let mut items: Vec<Expr> = separated(1.., one, joint("&&", "and")).parse_next(input)?;
+    Ok(if items.len() == 1 { items.remove(0) } else { Expr::And(items) })
+}
+
+/// `&&` or the word. What follows it must be a comparison: nothing else can be meant.
+fn joint<'a>(sign: &'static str, word: &'static str) -> impl ModalParser<Input<'a>, (), Expected> {
+    let word = terminated(literal(Caseless(word)), not(name_character));
+    terminated(alt((literal(sign), word)), space).void()
+}
+
+fn group_or_comparison(input: &mut Input<'_>, depth: usize) -> Parsed<Expr> {
+    let at = input.current_token_start();
+    if opt('(').parse_next(input)?.is_none() {
+        return terminated(comparison, space).map(Expr::Compare).parse_next(input);
+    }
+    if depth == MAX_DEPTH {
+        return refuse(at, format!("a filter has at most {MAX_DEPTH} parentheses inside each other"));
+    }
+    let inner = |input: &mut Input<'_>| any_of(input, depth + 1);
+    let close = cut_err(')').context("&& or || or a closing parenthesis");
+    delimited(space, inner, (close, space)).parse_next(input)
+}
+
+fn comparison(input: &mut Input<'_>) -> Parsed<Comparison> {
+    let left = cut_err(operand).context("a field, a value or a group in parentheses").parse_next(input)?;
+    let signs = "an operator: = != > >= < <= ~ !~, or one of them after ?";
+    let (any, operator) = delimited(space, cut_err(operator).context(signs), space).parse_next(input)?;
+    let right = cut_err(operand).context("a field or a value").parse_next(input)?;
+    Ok(Comparison { left, operator, any, right })
+}
+
+fn operator(input: &mut Input<'_>) -> Parsed<(bool, Operator)> {
+    let any = opt('?').parse_next(input)?.is_some();
+    for (sign, operator) in OPERATORS {
+        if opt(literal(sign)).parse_next(input)?.is_some() {
+            return Ok((any, operator));
+        }
+    }
+    Err(ErrMode::Backtrack(Expected::from_input(input)))
+}
+
+fn operand(input: &mut Input<'_>) -> Parsed<Operand> {
+    let place = Place(input.current_token_start());
+    let value = match peek(any).parse_next(input)? {
+        '\'' | '"' => text.parse_next(input)?,
+        '@' => special.parse_next(input)?,
+        '-' | '0'..='9' => number.parse_next(input)?,
+        _ => word.parse_next(input)?,
+    };
+    Ok(Operand { value, place })
+}
+
+fn text(input: &mut Input<'_>) -> Parsed<Value> {
+    let at = input.current_token_start();
+    let quote = any.parse_next(input)?;
+    let escaped = preceded('\\', literal(quote)).value(quote);
+    let mut characters = repeat(0.., alt((escaped, none_of(quote))));
+    let text: String = characters.parse_next(input)?;
+    if opt(quote).parse_next(input)?.is_none() {
+        return refuse(at, format!("this text has no closing {quote}"));
+    }
+    Ok(Value::Text(text))
+}
+
+fn number(input: &mut Input<'_>) -> Parsed<Value> {
+    let at = input.current_token_start();
+    let exponent = (alt(('e', 'E')), opt(alt(('+', '-'))), digit1);
+    let digits = (opt('-'), digit1, opt(('.', digit1)), opt(exponent)).take();
+    let digits: &str = terminated(digits, not(name_character)).context("a number such as -1.5").parse_next(input)?;
+    if let Ok(integer) = digits.parse() {
+        return Ok(Value::Integer(integer));
+    }
+    match digits.parse::<f64>() {
+        Ok(real) if real.is_finite() => Ok(Value::Real(real)),
+        _ => refuse(at, format!("{digits} is no number that can be stored")),
+    }
+}
+
+/// A field of the record, or one of the words for values.
+fn word(input: &mut Input<'_>) -> Parsed<Value> {
+    let path = path_from(Root::Record, input)?;
+    let value = match path.segments.as_slice() {
+        [only] if path.modifier.is_none() => match only.to_ascii_lowercase().as_str() {
+            "true" => Value::Bool(true),
+            "false" => Value::Bool(false),
+            "null" => Value::Null,
+            _ => Value::Path(path),
+        },
+        _ => Value::Path(path),
+    };
+    Ok(value)
+}
+
+/// What begins with `@`.
+fn special(input: &mut Input<'_>) -> Parsed<Value> {
+    let at = input.current_token_start();
+    let word: &str = preceded('@', name).context("a name after @").parse_next(input)?;
+    if let Some((_, date)) = DATE_MACROS.iter().find(|(name, _)| *name == word) {
+        return Ok(Value::Macro(*date));
+    }
+    match word {
+        "request" => {
+            cut_err('.').context(".auth, .body, .query, .headers, .method or .context").parse_next(input)?;
+            path_from(Root::Request, input).map(Value::Path)
+        }
+        "collection" => {
+            let name: &str = cut_err(preceded('.', name)).context(". and a collection's name").parse_next(input)?;
+            let alias: Option<&str> = opt(preceded(':', cut_err(name_parser))).parse_next(input)?;
+            let root = Root::Collection { name: name.to_owned(), alias: alias.map(str::to_owned) };
+            cut_err('.').context(". and a field").parse_next(input)?;
+            path_from(root, input).map(Value::Path)
+        }
+        other => {
+            let known: Vec<String> = DATE_MACROS.iter().map(|(name, _)| format!("@{name}")).collect();
+            let known = known.join(", ");
+            refuse(at, format!("there is no @{other}: there are @request, @collection, {known}"))
+        }
+    }
+}
+
+fn path_from(root: Root, input: &mut Input<'_>) -> Parsed<Path> {
+    let at = input.current_token_start();
+    let segments: Vec<&str> = separated(1.., name_parser, '.').parse_next(input)?;
+    if segments.len() > MAX_PATH_SEGMENTS {
+        return refuse(
+            at,
+            format!("a path has at most {MAX_PATH_SEGMENTS} names, and this one has {}", segments.len()),
+        );
+    }
+    let modifier = opt(preceded(':', modifier)).parse_next(input)?;
+    Ok(Path { root, segments: segments.into_iter().map(str::to_owned).collect(), modifier })
+}
+
+fn modifier(input: &mut Input<'_>) -> Parsed<Modifier> {
+    let at = input.current_token_start();
+    let found: &str = cut_err(name_parser).context("isset, changed, length, each or lower").parse_next(input)?;
+    match MODIFIERS.iter().find(|(name, _)| *name == found) {
+        Some((_, modifier)) => Ok(*modifier),
+        None => {
+            refuse(at, format!("there is no modifier :{found}: there are :isset, :changed, :length, :each, :lower"))
+        }
+    }
+}
+
+use name as name_parser;
+
+fn name<'a>(input: &mut Input<'a>) -> Parsed<&'a str> {
+    take_while(1.., is_name_character).parse_next(input)
+}
+
+fn name_character(input: &mut Input<'_>) -> Parsed<()> {
+    winnow::token::one_of(is_name_character).void().parse_next(input)
+}
+
+/// Fields have letters, digits and `_`; keys inside a JSON value may have letters of any script.
+fn is_name_character(character: char) -> bool {
+    character.is_alphanumeric() || character == '_'
+}
+
+#[cfg(test)]
+#[path = "parse_tests.rs"]
+mod tests;

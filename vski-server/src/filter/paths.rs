@@ -1,0 +1,429 @@
+//! From a path to columns of tables: `author.team.name` goes through two relations, `comments_via_post` goes one backwards.
+
+use rusqlite::types::Value as Sql;
+
+use super::ast::{Modifier, Path, Root};
+use super::compile::Scope;
+use super::{MAX_RELATIONS, request::Found};
+use crate::store::collections::Collection;
+use crate::store::fields::{Field, FieldKind};
+
+/// What is known of a value before a row is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Text.
+    Text,
+    /// A number; a column without one has 0.
+    Number,
+    /// 0 or 1.
+    Bool,
+    /// Text in the form of stored times.
+    Date,
+    /// Anything: from JSON or from the request.
+    Loose,
+}
+
+/// A path, understood.
+#[derive(Clone, Debug)]
+pub enum Resolved<'a> {
+    /// A value that is known already; `literal` if it stands in the filter itself.
+    Constant {
+        /// The value.
+        value: Sql,
+        /// What it is.
+        kind: Kind,
+        /// Whether it stands in the filter.
+        literal: bool,
+    },
+    /// Columns.
+    Way(Way<'a>),
+    /// Whether the body has a value, and another than the record's column.
+    Changed {
+        /// The body's value.
+        body: Sql,
+        /// The column.
+        way: Way<'a>,
+    },
+}
+
+/// A way through tables to a value.
+#[derive(Clone, Debug)]
+pub struct Way<'a> {
+    /// From the main record on.
+    pub steps: Vec<Step<'a>>,
+    /// What is read of the last step's row.
+    pub leaf: Leaf<'a>,
+    /// What the value is.
+    pub kind: Kind,
+    /// In lower case.
+    pub lower: bool,
+}
+
+/// One more table.
+#[derive(Clone, Debug)]
+pub struct Step<'a> {
+    /// Two steps with one key are about the same row.
+    pub key: String,
+    /// How it is found.
+    pub join: Join<'a>,
+}
+
+/// How the next row is found.
+#[derive(Clone, Debug)]
+pub enum Join<'a> {
+    /// The record that a column names.
+    One(&'a Collection, &'a str),
+    /// The records that a column names.
+    Many(&'a Collection, &'a str),
+    /// The records whose column names this one.
+    Back(&'a Collection, &'a str),
+    /// The records whose column names this one among others.
+    BackMany(&'a Collection, &'a str),
+    /// Any record.
+    Any(&'a Collection),
+    /// The records with these ids, a JSON array.
+    Ids(&'a Collection, String),
+    /// The values of a column; `each` if it was asked for by name.
+    Items {
+        /// The column.
+        column: &'a str,
+        /// `:each`.
+        each: bool,
+    },
+    /// Values that are known.
+    Values {
+        /// A JSON array.
+        json: String,
+        /// `:each`.
+        each: bool,
+    },
+}
+
+impl Join<'_> {
+    /// Whether there may be several rows.
+    pub fn is_many(&self) -> bool {
+        !matches!(self, Self::One(..))
+    }
+
+    /// Whether the rows are records, which several comparisons may be about.
+    pub fn is_record(&self) -> bool {
+        !matches!(self, Self::Items { .. } | Self::Values { .. })
+    }
+}
+
+/// What is read of a row.
+#[derive(Clone, Debug)]
+pub enum Leaf<'a> {
+    /// A column.
+    Column(&'a str),
+    /// An auth record's address, which others see only if it lets them.
+    Email(&'a Collection),
+    /// A place inside a JSON column.
+    Json(&'a str, String),
+    /// How many values a column has.
+    Length(&'a str),
+    /// One value of several.
+    Item,
+}
+
+impl<'a> Way<'a> {
+    /// Whether it leads to several values.
+    pub fn is_many(&self) -> bool {
+        self.steps.iter().any(|step| step.join.is_many())
+    }
+
+    /// The key of the first step to several records, which other comparisons may share.
+    pub fn shared_root(&self) -> Option<&str> {
+        self.steps.iter().find(|step| step.join.is_many() && step.join.is_record()).map(|step| step.key.as_str())
+    }
+
+    /// The steps to records, without the one to a record's values.
+    pub fn record_steps(&self) -> &[Step<'a>] {
+        match self.steps.last() {
+            Some(step) if !step.join.is_record() => &self.steps[..self.steps.len() - 1],
+            _ => &self.steps,
+        }
+    }
+
+    /// Several values as the one text that is stored, unless each of them was asked for.
+    pub fn as_stored(mut self) -> Self {
+        if let Some(Step { join: Join::Items { column, each: false }, .. }) = self.steps.last() {
+            self.leaf = Leaf::Column(column);
+            self.steps.pop();
+        }
+        self
+    }
+}
+
+impl Resolved<'_> {
+    /// Several values as one text, unless each of them was asked for.
+    pub fn as_stored(self) -> Self {
+        match self {
+            Self::Way(way) => match way.steps.as_slice() {
+                [Step { join: Join::Values { json, each: false }, .. }] => {
+                    constant(Sql::Text(json.clone()), Kind::Loose)
+                }
+                _ => Self::Way(way.as_stored()),
+            },
+            other => other,
+        }
+    }
+}
+
+/// A path that cannot be followed: at which of its names, and why not.
+pub struct Lost {
+    /// Counted from 0.
+    pub segment: usize,
+    /// What is wrong.
+    pub message: String,
+}
+
+/// Follows a path.
+pub fn resolve<'a>(scope: &Scope<'a>, path: &Path) -> Result<Resolved<'a>, Lost> {
+    match &path.root {
+        Root::Record => follow(scope, scope.collection, &path.segments, 0, path.modifier, Vec::new()),
+        Root::Request => request(scope, path),
+        Root::Collection { name, alias } => {
+            if !scope.trusted {
+                return Err(Lost { segment: 0, message: "@collection is for rules and admins only".to_owned() });
+            }
+            let target = scope.catalogue.find(name);
+            let target =
+                target.ok_or_else(|| Lost { segment: 0, message: format!("there is no collection {name:?}") })?;
+            let key = format!("@{}:{}", target.id, alias.as_deref().unwrap_or_default());
+            follow(scope, target, &path.segments, 0, path.modifier, vec![Step { key, join: Join::Any(target) }])
+        }
+    }
+}
+
+fn request<'a>(scope: &Scope<'a>, path: &Path) -> Result<Resolved<'a>, Lost> {
+    let lost = |message| Lost { segment: 0, message };
+    if let Some(way) = through_request(scope, path)? {
+        return Ok(way);
+    }
+    let found = scope.request.value(&path.segments).map_err(lost)?;
+    match path.modifier {
+        Some(Modifier::Changed) => changed(scope, path, &found),
+        Some(Modifier::IsSet) => Ok(constant(found.single(path.modifier), Kind::Bool)),
+        Some(Modifier::Length) => Ok(constant(found.single(path.modifier), Kind::Number)),
+        modifier => match found.several() {
+            None => Ok(constant(found.single(modifier), Kind::Loose)),
+            Some(values) => {
+                let json = serde_json::Value::from(values.clone()).to_string();
+                let each = modifier == Some(Modifier::Each);
+                let steps = vec![Step { key: String::new(), join: Join::Values { json, each } }];
+                let lower = modifier == Some(Modifier::Lower);
+                Ok(Resolved::Way(Way { steps, leaf: Leaf::Item, kind: Kind::Loose, lower }))
+            }
+        },
+    }
+}
+
+/// `@request.auth.team.name` and `@request.body.author.name`: from ids in the request on through the database.
+fn through_request<'a>(scope: &Scope<'a>, path: &Path) -> Result<Option<Resolved<'a>>, Lost> {
+    let [first, name, _, ..] = path.segments.as_slice() else { return Ok(None) };
+    let (collection, ids, from) = match first.as_str() {
+        "auth" => match scope.request.requester.record() {
+            Some(record) => {
+                let Some(collection) = scope.catalogue.find(&record.collection_id) else { return Ok(None) };
+                if matches!(collection.field(name).map(|field| &field.kind), Some(FieldKind::Json { .. }) | None)
+                    && !name.contains(VIA)
+                {
+                    return Ok(None);
+                }
+                (collection, serde_json::json!([record.id()]), 1)
+            }
+            None => return Ok(Some(constant(Sql::Null, Kind::Loose))),
+        },
+        "body" | "data" => {
+            let Some(FieldKind::Relation { collection_id, .. }) = scope.collection.field(name).map(|field| &field.kind)
+            else {
+                return Ok(None);
+            };
+            let Some(target) = scope.catalogue.find(collection_id) else { return Ok(None) };
+            let ids = match scope.request.body.get(name) {
+                Some(serde_json::Value::Array(ids)) => serde_json::Value::from(ids.clone()),
+                Some(one) => serde_json::json!([one]),
+                None => serde_json::json!([]),
+            };
+            (target, ids, 2)
+        }
+        _ => return Ok(None),
+    };
+    let key = format!("@request.{}", path.segments[..from].join("."));
+    let start = vec![Step { key, join: Join::Ids(collection, ids.to_string()) }];
+    follow(scope, collection, &path.segments, from, path.modifier, start).map(Some)
+}
+
+fn changed<'a>(scope: &Scope<'a>, path: &Path, found: &Found) -> Result<Resolved<'a>, Lost> {
+    let lost = |message: &str| Lost { segment: 1, message: message.to_owned() };
+    let [first, name] = path.segments.as_slice() else { return Err(lost(":changed is for a field of the body")) };
+    if first != "body" && first != "data" {
+        return Err(lost(":changed is for a field of @request.body"));
+    }
+    let resolved = follow(scope, scope.collection, std::slice::from_ref(name), 0, None, Vec::new());
+    let Ok(Resolved::Way(way)) = resolved else { return Err(lost(":changed is for a field of the record")) };
+    if found.0.is_none() {
+        return Ok(constant(Sql::Integer(0), Kind::Bool));
+    }
+    Ok(Resolved::Changed { body: found.single(None), way: way.as_stored() })
+}
+
+fn constant<'a>(value: Sql, kind: Kind) -> Resolved<'a> {
+    Resolved::Constant { value, kind, literal: false }
+}
+
+const VIA: &str = "_via_";
+
+/// Follows names from `at` on, beginning at a collection's record.
+fn follow<'a>(
+    scope: &Scope<'a>,
+    mut collection: &'a Collection,
+    segments: &[String],
+    mut at: usize,
+    modifier: Option<Modifier>,
+    mut steps: Vec<Step<'a>>,
+) -> Result<Resolved<'a>, Lost> {
+    loop {
+        let lost = |message| Lost { segment: at, message };
+        let name = segments[at].as_str();
+        let rest = &segments[at + 1..];
+        let field = field(scope, collection, name);
+        if let (None, [], "collectionId" | "collectionName") = (field, rest, name) {
+            let value = if name == "collectionId" { &collection.id } else { &collection.name };
+            return Ok(constant(Sql::Text(value.clone()), Kind::Text));
+        }
+        let join = match field.map(|field| (field, &field.kind)) {
+            Some((field, FieldKind::Relation { collection_id, .. })) if !is_end(rest) => {
+                let target = scope.catalogue.find(collection_id);
+                let target = target.ok_or_else(|| lost(format!("the collection that {name} leads to is gone")))?;
+                let many = field.kind.is_multiple();
+                if many { Join::Many(target, field.column_name()) } else { Join::One(target, field.column_name()) }
+            }
+            Some((field, _)) => {
+                return leaf(scope, collection, field, rest, modifier, steps).map_err(lost);
+            }
+            None => back(scope, collection, name, rest).map_err(lost)?,
+        };
+        if steps.len() == MAX_RELATIONS {
+            return Err(lost(format!("a path follows at most {MAX_RELATIONS} relations")));
+        }
+        let key = format!("{}/{name}", steps.last().map_or("", |step| &step.key));
+        collection = match &join {
+            Join::One(target, _) | Join::Many(target, _) | Join::Back(target, _) | Join::BackMany(target, _) => target,
+            _ => collection,
+        };
+        steps.push(Step { key, join });
+        at += 1;
+    }
+}
+
+/// Whether a relation's own ids are meant.
+fn is_end(rest: &[String]) -> bool {
+    rest.is_empty() || rest == ["id"]
+}
+
+/// The field, if this filter may know of it.
+fn field<'a>(scope: &Scope<'a>, collection: &'a Collection, name: &str) -> Option<&'a Field> {
+    collection.field(name).filter(|field| !field.is_secret() && (scope.trusted || !field.hidden))
+}
+
+fn back<'a>(scope: &Scope<'a>, collection: &'a Collection, name: &str, rest: &[String]) -> Result<Join<'a>, String> {
+    let unknown = || format!("collection {} has no field {name:?}", collection.name);
+    if !name.contains(VIA) {
+        return Err(unknown());
+    }
+    let (source, field) = back_relation(scope, collection, name)
+        .ok_or_else(|| format!("{}, and no collection has a relation to it by that name", unknown()))?;
+    if rest.is_empty() {
+        return Err(format!("{name} leads to records: say which of their fields, as in {name}.id"));
+    }
+    let many = field.kind.is_multiple();
+    Ok(if many { Join::BackMany(source, field.column_name()) } else { Join::Back(source, field.column_name()) })
+}
+
+/// `comments_via_post`: the collection and its relation to this one.
+pub fn back_relation<'a>(
+    scope: &Scope<'a>,
+    collection: &Collection,
+    name: &str,
+) -> Option<(&'a Collection, &'a Field)> {
+    name.match_indices(VIA).find_map(|(at, _)| {
+        let source = scope.catalogue.find(&name[..at])?;
+        let field = field(scope, source, &name[at + VIA.len()..])?;
+        let leads_here =
+            matches!(&field.kind, FieldKind::Relation { collection_id, .. } if *collection_id == collection.id);
+        leads_here.then_some((source, field))
+    })
+}
+
+/// The end of a path at a field.
+fn leaf<'a>(
+    scope: &Scope<'a>,
+    collection: &'a Collection,
+    field: &'a Field,
+    rest: &[String],
+    modifier: Option<Modifier>,
+    mut steps: Vec<Step<'a>>,
+) -> Result<Resolved<'a>, String> {
+    let name = &field.name;
+    let column = field.column_name();
+    let is_json = matches!(field.kind, FieldKind::Json { .. });
+    let several = field.kind.is_multiple();
+    if !is_json && !rest.is_empty() && !(rest == ["id"] && matches!(field.kind, FieldKind::Relation { .. })) {
+        let kind = field.kind.name();
+        return Err(format!("{name} is a {kind} field, and nothing can follow it: only relations and json lead on"));
+    }
+    let kind = kind_of(&field.kind);
+    let way = |steps, leaf, kind, lower| Ok(Resolved::Way(Way { steps, leaf, kind, lower }));
+    match modifier {
+        Some(Modifier::IsSet | Modifier::Changed) => {
+            Err(":isset and :changed are for @request: as in @request.body.field:isset".to_owned())
+        }
+        Some(Modifier::Length | Modifier::Each) if !several && !is_json => {
+            Err(format!("{name} has one value: :length and :each are for fields with several"))
+        }
+        Some(Modifier::Length | Modifier::Each) if !rest.is_empty() => {
+            Err(format!(":length and :each are for the whole of {name}"))
+        }
+        Some(Modifier::Length) => way(steps, Leaf::Length(column), Kind::Number, false),
+        Some(Modifier::Lower) if matches!(kind, Kind::Number | Kind::Bool) => {
+            Err(format!("{name} is no text: :lower is for texts"))
+        }
+        modifier => {
+            let lower = modifier == Some(Modifier::Lower);
+            let each = modifier == Some(Modifier::Each);
+            if several || each {
+                let key = format!("{}/{name}", steps.last().map_or("", |step| &step.key));
+                steps.push(Step { key, join: Join::Items { column, each } });
+                return way(steps, Leaf::Item, kind, lower);
+            }
+            let leaf = if is_json {
+                Leaf::Json(column, json_path(rest))
+            } else if collection.is_auth() && name == "email" && !scope.trusted {
+                Leaf::Email(collection)
+            } else {
+                Leaf::Column(column)
+            };
+            way(steps, leaf, kind, lower)
+        }
+    }
+}
+
+fn kind_of(kind: &FieldKind) -> Kind {
+    match kind {
+        FieldKind::Number { .. } => Kind::Number,
+        FieldKind::Bool {} => Kind::Bool,
+        FieldKind::Date { .. } | FieldKind::Autodate { .. } => Kind::Date,
+        FieldKind::Json { .. } => Kind::Loose,
+        _ => Kind::Text,
+    }
+}
+
+/// SQLite's notation of a place in a JSON value. Names have letters, digits and `_` only.
+fn json_path(names: &[String]) -> String {
+    names.iter().fold("$".to_owned(), |path, name| match name.bytes().all(|byte| byte.is_ascii_digit()) {
+        true => format!("{path}[{name}]"),
+        false => format!("{path}.\"{name}\""),
+    })
+}

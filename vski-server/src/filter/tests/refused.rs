@@ -1,0 +1,101 @@
+use super::world::World;
+
+#[test]
+fn an_unknown_name_or_a_type_clash_is_pointed_at() {
+    let world = World::new();
+    for (filter, column, part) in [
+        ("nothing = 1", 1, "no field \"nothing\""),
+        ("title = 'x' && größe = 1", 16, "no field"),
+        ("author.nothing = 1", 8, "users has no field"),
+        ("author.team.nothing = 1", 13, "teams has no field"),
+        ("author.password = 'x'", 8, "no field"),
+        ("author.tokenKey = 'x'", 8, "no field"),
+        ("title.x = 1", 1, "nothing can follow"),
+        ("views = 'abc'", 9, "a number cannot be compared"),
+        ("views = true", 9, "a number cannot"),
+        ("'abc' = views", 1, "a number cannot"),
+        ("title = true", 9, "a text cannot"),
+        ("published = 'yes'", 13, "without quotes"),
+        ("published = 5", 13, "true or false"),
+        ("published ~ 't'", 1, "use ="),
+        ("day = 'soon'", 7, "write it as"),
+        ("day > 5", 7, "a date cannot"),
+        ("views = published", 1, "cannot be compared"),
+        ("labels:isset = true", 1, "@request"),
+        ("title:length = 1", 1, "one value"),
+        ("title:each = 1", 1, "one value"),
+        ("views:lower = 'a'", 1, "no text"),
+        ("comments_via_post = 'x'", 1, "which of their fields"),
+        ("comments_via_nothing.x = 1", 1, "no field"),
+        ("nowhere_via_post.x = 1", 1, "no field"),
+        ("@request.nothing = 1", 10, "there are auth"),
+        ("@request.method.x = 1", 10, "no such value"),
+        ("@request.query.x:changed = true", 16, "@request.body"),
+        ("@request.body.none:changed = true", 15, ":changed"),
+        ("@collection.nowhere.x = 1", 21, "no collection"),
+        ("@collection.teams.nothing = 1", 19, "no field"),
+    ] {
+        let error = world.compile("posts", filter, true).expect_err(filter);
+        assert!(error.message.contains(part), "{filter}: {error}");
+        assert_eq!(error.column, column, "{filter}: {error}");
+    }
+}
+
+#[test]
+fn a_path_follows_so_many_relations_and_no_more() {
+    let world = World::new();
+    let there_and_back = "author.posts_via_author.author.posts_via_author.author.posts_via_author";
+    assert!(world.compile("posts", &format!("{there_and_back}.title ?= 'x'"), true).is_ok());
+    let error = world.compile("posts", &format!("{there_and_back}.author.name ?= 'x'"), true).unwrap_err();
+    assert!(error.message.contains("at most 6 relations"), "{error}");
+}
+
+#[test]
+fn no_text_of_a_filter_gets_into_the_sql() {
+    let world = World::new();
+    for attempt in [
+        "title = 'x\\' OR 1=1; DROP TABLE posts; --'",
+        "title = \"x' OR '1'='1\"",
+        "title ~ '%\\' UNION SELECT tokenKey FROM users --'",
+        "data.a.b = 'DROP' || title = '\"; DROP TABLE posts; --'",
+        "@request.query.q = '1; DROP TABLE posts'",
+        "title = '\u{0}DROP'",
+        "title:lower = '\\'); DROP TABLE posts; --'",
+    ] {
+        let condition = world.compile("posts", attempt, true).unwrap_or_else(|error| panic!("{attempt}: {error}"));
+        assert!(!condition.sql.contains("DROP") && !condition.sql.contains("UNION"), "{}", condition.sql);
+        assert_eq!(condition.sql.matches('?').count(), condition.params.len(), "{}", condition.sql);
+        assert_eq!(world.posts(attempt), "", "{attempt}");
+    }
+    for attempt in [
+        "title\" = 1",
+        "title; DROP TABLE posts",
+        "(SELECT 1) = 1",
+        "title = 1 UNION SELECT 1",
+        "posts.id = 1",
+        "rowid = 1",
+        "r.title = 'x'",
+        "sqlite_version() = 1",
+        "title = ?1",
+        "data.\"a\" = 1",
+        "title = 'x' -- and so on",
+        "title = 'x' /* and so on */",
+    ] {
+        assert!(world.compile("posts", attempt, true).is_err(), "{attempt}");
+    }
+    assert_eq!(world.posts("id != ''"), "p1 p2 p3 p4");
+}
+
+#[test]
+fn the_longest_filters_still_run() {
+    let world = World::new();
+    let chain = |part: &str, joint: &str| vec![part; crate::filter::MAX_COMPARISONS].join(joint);
+    assert_eq!(world.posts(&chain("views=10", "&&")), "p1");
+    assert_eq!(world.posts(&chain("views=10", "||")), "p1");
+    assert_eq!(world.posts(&chain("editors.name?='ann'", "||")), "p1");
+    assert_eq!(world.posts(&chain("editors.name?='ann'", "&&")), "p1");
+    assert_eq!(world.posts(&format!("title ~ '{}'", "_".repeat(16_000))), "");
+    let depth = crate::filter::MAX_DEPTH;
+    let nested = format!("{}views=10{}", "(views=10&&(views=10||".repeat(depth / 2), "))".repeat(depth / 2));
+    assert_eq!(world.posts(&nested), "p1");
+}

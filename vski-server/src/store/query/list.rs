@@ -1,0 +1,160 @@
+use rusqlite::types::Value as Sql;
+use rusqlite::{Connection, Row, params_from_iter};
+use serde_json::Value;
+
+use super::{ALIAS, Asking, Shape, expand, rules};
+use crate::filter::{self, Condition, shows_email};
+use crate::store::collections::Collection;
+use crate::store::error::StoreError;
+use crate::store::records::{columns, on_table, to_json};
+
+/// Records per page unless the caller says otherwise (PocketBase's).
+pub const DEFAULT_PER_PAGE: u64 = 30;
+
+/// Records per page at most (PocketBase's).
+pub const MAX_PER_PAGE: u64 = 1000;
+
+/// What a caller wants listed.
+#[derive(Clone, Debug)]
+pub struct ListQuery {
+    /// Which page, from 1.
+    pub page: u64,
+    /// Records per page.
+    pub per_page: u64,
+    /// Whether to count all records.
+    pub count: bool,
+    /// Which records.
+    pub filter: Option<String>,
+    /// In which order.
+    pub sort: Option<String>,
+}
+
+/// One page of records, and how many there are in all.
+#[derive(Debug)]
+pub struct Page {
+    /// Which page, from 1.
+    pub page: u64,
+    /// Records per page.
+    pub per_page: u64,
+    /// All records, unless the caller did not want them counted.
+    pub total: Option<u64>,
+    /// This page's records.
+    pub items: Vec<Value>,
+}
+
+/// Lists the records that the list rule shows and the filter wants.
+pub fn list(
+    conn: &Connection,
+    asking: Asking<'_>,
+    collection: &Collection,
+    query: &ListQuery,
+    shape: &Shape,
+) -> Result<Page, StoreError> {
+    let scope = asking.scope(collection);
+    let wanted = conditions(asking, collection, query)?;
+    let order = filter::order_by(query.sort.as_deref().unwrap_or_default(), &scope)
+        .map_err(|error| StoreError::Invalid(format!("sort, {error}")))?;
+    let total = query.count.then(|| count(conn, collection, &wanted)).transpose()?;
+    let mut paged = wanted;
+    paged.append(&Condition::new(" ORDER BY "));
+    paged.append(&order);
+    paged.append(&Condition::new(" LIMIT ? OFFSET ?"));
+    let offset = (query.page - 1).saturating_mul(query.per_page);
+    let bounds = [query.per_page, offset].map(|bound| Sql::Integer(i64::try_from(bound).unwrap_or(i64::MAX)));
+    paged.params.extend(bounds);
+    let items = read(conn, asking, collection, &paged)?;
+    let items = expand::expand(conn, asking, collection, items, &shape.expand)?;
+    let items = items.into_iter().map(|item| shape.project(item)).collect();
+    Ok(Page { page: query.page, per_page: query.per_page, total, items })
+}
+
+/// One record that the view rule shows.
+pub fn view(
+    conn: &Connection,
+    asking: Asking<'_>,
+    collection: &Collection,
+    id: &str,
+    shape: &Shape,
+) -> Result<Value, StoreError> {
+    let rule = rules::condition(asking, collection, |rules| &rules.view_rule)?;
+    one(conn, asking, collection, id, rule, shape)
+}
+
+/// A record that the caller has just written, whatever the view rule says.
+pub fn written(
+    conn: &Connection,
+    asking: Asking<'_>,
+    collection: &Collection,
+    id: &str,
+    shape: &Shape,
+) -> Result<Value, StoreError> {
+    one(conn, asking, collection, id, None, shape)
+}
+
+fn one(
+    conn: &Connection,
+    asking: Asking<'_>,
+    collection: &Collection,
+    id: &str,
+    rule: Option<Condition>,
+    shape: &Shape,
+) -> Result<Value, StoreError> {
+    let is_it = Condition { sql: format!("{ALIAS}.id = ?"), params: vec![Sql::Text(id.to_owned())] };
+    let wanted = Condition::all(std::iter::once(is_it).chain(rule).collect());
+    let found = read(conn, asking, collection, &wanted)?;
+    let mut found = expand::expand(conn, asking, collection, found, &shape.expand)?;
+    match found.pop() {
+        Some(record) => Ok(shape.project(record)),
+        None => Err(StoreError::NotFound(format!("collection {} has no record {id:?}", collection.name))),
+    }
+}
+
+fn conditions(asking: Asking<'_>, collection: &Collection, query: &ListQuery) -> Result<Condition, StoreError> {
+    let rule = rules::condition(asking, collection, |rules| &rules.list_rule)?;
+    let filter = match query.filter.as_deref().filter(|text| !text.trim().is_empty()) {
+        None => None,
+        Some(text) => {
+            let compiled = filter::parse(text).and_then(|expr| filter::compile(&expr, text, &asking.scope(collection)));
+            Some(compiled.map_err(|error| StoreError::Invalid(format!("filter, {error}")))?)
+        }
+    };
+    Ok(Condition::all(rule.into_iter().chain(filter).collect()))
+}
+
+fn count(conn: &Connection, collection: &Collection, wanted: &Condition) -> Result<u64, StoreError> {
+    let sql = format!("SELECT count(*) FROM {} AS {ALIAS} WHERE {}", collection.source(), wanted.sql);
+    let counted: i64 = on_table(conn, collection, &sql, |statement| {
+        statement.query_row(params_from_iter(&wanted.params), |row| row.get(0))
+    })?;
+    Ok(u64::try_from(counted).unwrap_or(0))
+}
+
+/// Records that satisfy `wanted`, which may end in an order and bounds; without what this caller may not see of them.
+pub(super) fn read(
+    conn: &Connection,
+    asking: Asking<'_>,
+    collection: &Collection,
+    wanted: &Condition,
+) -> Result<Vec<Value>, StoreError> {
+    let (mut params, mut shows) = (Vec::new(), "1".to_owned());
+    if collection.is_auth() && !asking.is_admin() {
+        let condition = shows_email(&asking.scope(collection), collection, ALIAS);
+        (shows, params) = (condition.sql, condition.params);
+    }
+    params.extend(wanted.params.iter().cloned());
+    let (columns, source) = (columns(collection), collection.source());
+    let sql = format!("SELECT {columns}, {shows} AS _shows FROM {source} AS {ALIAS} WHERE {}", wanted.sql);
+    let shown = |row: &Row<'_>| {
+        let mut record = to_json(collection, row)?;
+        if !asking.is_admin()
+            && let Value::Object(record) = &mut record
+        {
+            collection.hide(record);
+            if collection.is_auth() && !row.get::<_, bool>("_shows")? {
+                record.shift_remove("email");
+            }
+        }
+        Ok(record)
+    };
+    on_table(conn, collection, &sql, |statement| statement.query_map(params_from_iter(params), shown)?.collect())
+}
