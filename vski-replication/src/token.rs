@@ -74,17 +74,16 @@ impl Claims {
     /// Claims that end `ttl_seconds` from now.
     #[must_use]
     pub fn new(sub: &str, bearer: Bearer, aud: Audience, ttl_seconds: u64) -> Self {
+        let sub = sub.to_owned();
+        let mut claims = Self { sub, bearer, aud, exp: 0, tk: None, db: None, collection: None, fixed: false };
+        claims.lasts(ttl_seconds);
+        claims
+    }
+
+    /// Makes them end `ttl_seconds` from now.
+    pub fn lasts(&mut self, ttl_seconds: u64) {
         let now = u64::try_from(clock::now_ms() / 1000).unwrap_or(0);
-        Self {
-            sub: sub.to_owned(),
-            bearer,
-            aud,
-            exp: now.saturating_add(ttl_seconds),
-            tk: None,
-            db: None,
-            collection: None,
-            fixed: false,
-        }
+        self.exp = now.saturating_add(ttl_seconds);
     }
 
     /// What a record of an auth collection shows, as long as the digest of its token key is `tk`.

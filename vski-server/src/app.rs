@@ -15,6 +15,7 @@ use crate::replication::replicas::Replicas;
 use crate::store::auth;
 use crate::store::auth::admins::{self, Admin};
 use crate::store::auth::keys::{self, ApiKey};
+use crate::store::auth::records;
 use crate::store::error::StoreError;
 use crate::store::master::Master;
 use crate::store::reader::Reader;
@@ -111,9 +112,14 @@ impl App {
         }
     }
 
-    /// The record that a token belongs to, if it still does.
-    pub async fn record(&self, _db: &str, _claims: &Claims) -> Result<Option<AuthRecord>, StoreError> {
-        Ok(None)
+    /// The record that a token belongs to, if it still does. Where its database is gone, nobody is one of its records.
+    pub async fn record(&self, db: &str, claims: &Claims) -> Result<Option<AuthRecord>, StoreError> {
+        let reader = match self.reader(db) {
+            Err(StoreError::NotFound(_)) => return Ok(None),
+            reader => reader?,
+        };
+        let claims = claims.clone();
+        reader.read(move |conn| records::by_token(conn, &claims)).await
     }
 
     /// The API key that somebody shows, if it is one and has not ended.

@@ -56,6 +56,9 @@ mod cascade;
 /// Starts that are refused, with one line that says what to do.
 mod startup;
 
+/// Who may log in, how often, and what that opens.
+mod auth;
+
 /// A whole cluster with data, by one command.
 mod demo;
 
@@ -78,6 +81,9 @@ mod batch;
 mod limits;
 /// Lists, filters, expansion and rules.
 mod query;
+
+/// Collections of every kind, fields of every type.
+mod schema;
 
 /// Manual migrations, and edits behind the master's back.
 mod migration;

@@ -143,7 +143,7 @@ fn what_cannot_be_a_collection_a_database_or_a_record_is_refused_with_the_reason
         ensure!(status == 400 && answer["data"]["name"].is_object(), "{name:?}: {answer}");
     }
     for body in [
-        json!({"n": "1"}),
+        json!({"n": "x"}),
         json!({"n": [1]}),
         json!({"m": 1}),
         json!({"id": "short"}),

@@ -16,10 +16,12 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::asked::Asked;
+use super::auth::caller::ClientAddress;
 use super::error::ApiError;
 use super::extract::DbName;
 use super::position::Positioned;
 use super::record_body::{BatchBody, RecordBody};
+use super::records::{secrets, shaped};
 use super::state::MasterState;
 use crate::app::App;
 use crate::filter::RequestInfo;
@@ -28,7 +30,7 @@ use crate::store::error::StoreError;
 use crate::store::files::Upload;
 use crate::store::master::Master;
 use crate::store::query::Shape;
-use crate::store::records;
+use crate::store::request::Written;
 
 /// `POST /api/batch`.
 pub fn write_router() -> Router<MasterState> {
@@ -51,6 +53,7 @@ struct Single {
 async fn batch(
     State(app): State<App>,
     State(master): State<Arc<Master>>,
+    ClientAddress(address): ClientAddress,
     Asked(request): Asked,
     DbName(db): DbName,
     body: BatchBody,
@@ -66,20 +69,24 @@ async fn batch(
         }
     };
     for action in &mut actions {
-        let body = &action.request.body;
-        let hashed = records::hash_passwords(&database.reader, &action.collection, &[body]).await?;
-        action.secrets = hashed.into_iter().next().unwrap_or_default();
+        action.secrets = secrets(&app, address, &database, action).await?;
     }
-    let actions = Arc::new(actions);
-    let again = Arc::clone(&actions);
+    let actions: Vec<Arc<Action>> = actions.into_iter().map(Arc::new).collect();
+    let again = actions.clone();
     let written = database.writer.rows(bytes, move |conn| {
-        let run = |(at, action): (usize, &Action)| {
+        let run = |(at, action): (usize, &Arc<Action>)| {
             action.run(conn).map_err(|error| StoreError::Batch { at, error: Box::new(error) })
         };
         again.iter().enumerate().map(run).collect::<Result<Vec<_>, _>>()
     });
     match written.await {
-        Ok(written) => Ok(Positioned::new(&db, written, |records| Json(answers(records)))),
+        Ok(Written { value: records, head }) => {
+            let mut value = Vec::with_capacity(records.len());
+            for (action, record) in actions.into_iter().zip(records) {
+                value.push(shaped(&database.reader, action, record).await?);
+            }
+            Ok(Positioned::new(&db, Written { value, head }, |records| Json(answers(records))))
+        }
         Err(error) => {
             actions.iter().for_each(|action| RecordBody::discard(&action.uploads));
             Err(error.into())

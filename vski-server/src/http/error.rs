@@ -137,7 +137,7 @@ fn batch(at: usize, error: StoreError) -> ApiError {
     if refused.status.is_server_error() {
         return refused;
     }
-    let ApiError { status, message, data } = refused;
+    let ApiError { status, message, data, .. } = refused;
     let response = json!({ "status": status.as_u16(), "message": message, "data": data });
     let failed = json!({ "code": "batch_request_failed", "message": "Batch request failed.", "response": response });
     let text = format!("request {at} of the batch was refused, and nothing of the batch was stored: {message}");

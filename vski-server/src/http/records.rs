@@ -1,5 +1,6 @@
 //! Records of a collection: list, view, create, update, delete, import. The collection's rules say who may.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::extract::{Path, State};
@@ -10,6 +11,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::asked::Asked;
+use super::auth::caller::ClientAddress;
+use super::auth::records::prove;
 use super::error::ApiError;
 use super::extract::{Caller, DbName, Params, RawBody, check_keys};
 use super::position::Positioned;
@@ -18,12 +21,15 @@ use super::state::MasterState;
 use crate::app::App;
 use crate::store::actions::{Action, Verb};
 use crate::store::collections::Catalogue;
+use crate::store::database::Database;
 use crate::store::error::StoreError;
 use crate::store::import;
 use crate::store::master::Master;
-use crate::store::query::list::{self as lists, DEFAULT_PER_PAGE, ListQuery};
-use crate::store::query::{Asking, Shape};
-use crate::store::records;
+use crate::store::query::list::{self as lists, ListQuery};
+use crate::store::query::{Asking, Shape, write};
+use crate::store::reader::Reader;
+use crate::store::records::{self, DEFAULT_PER_PAGE, Secrets};
+use crate::store::request::Written;
 
 /// Records of one import request: it holds up all other writes meanwhile.
 const MAX_IMPORT_LINES: usize = 10_000;
@@ -90,7 +96,8 @@ async fn list(
     Params(params): Params<ListParams>,
 ) -> Result<Json<Value>, ApiError> {
     let (query, shape) = params.query(app.limits.per_page.into())?;
-    let found = app.reader(&db)?.read(move |conn| {
+    let reader = app.reader(&db)?;
+    let found = reader.read(move |conn| {
         let catalogue = Catalogue::load(conn)?;
         let asking = Asking { catalogue: &catalogue, request: &request };
         lists::list(conn, asking, catalogue.get(&collection)?, &query, &shape)
@@ -112,7 +119,8 @@ async fn view(
     Params(params): Params<ShapeParams>,
 ) -> Result<Json<Value>, ApiError> {
     let shape = params.shape()?;
-    let found = app.reader(&db)?.read(move |conn| {
+    let reader = app.reader(&db)?;
+    let found = reader.read(move |conn| {
         let catalogue = Catalogue::load(conn)?;
         let asking = Asking { catalogue: &catalogue, request: &request };
         lists::view(conn, asking, catalogue.get(&collection)?, &id, &shape)
@@ -121,7 +129,8 @@ async fn view(
 }
 
 async fn create(
-    State(master): State<Arc<Master>>,
+    State(MasterState { app, master }): State<MasterState>,
+    ClientAddress(address): ClientAddress,
     Asked(request): Asked,
     DbName(db): DbName,
     Path(collection): Path<String>,
@@ -129,11 +138,12 @@ async fn create(
     body: RecordBody,
 ) -> Result<Positioned<Json<Value>>, ApiError> {
     let action = Action::new(Verb::Create, &collection, request, params.shape()?);
-    change(&master, &db, action, body).await
+    change(&app, &master, address, &db, action, body).await
 }
 
 async fn update(
-    State(master): State<Arc<Master>>,
+    State(MasterState { app, master }): State<MasterState>,
+    ClientAddress(address): ClientAddress,
     Asked(request): Asked,
     DbName(db): DbName,
     Path((collection, id)): Path<(String, String)>,
@@ -141,28 +151,55 @@ async fn update(
     body: RecordBody,
 ) -> Result<Positioned<Json<Value>>, ApiError> {
     let action = Action::new(Verb::Update(id), &collection, request, params.shape()?);
-    change(&master, &db, action, body).await
+    change(&app, &master, address, &db, action, body).await
 }
 
 /// Makes or changes a record by a body.
 async fn change(
+    app: &App,
     master: &Master,
+    address: IpAddr,
     db: &str,
     mut action: Action,
     body: RecordBody,
 ) -> Result<Positioned<Json<Value>>, ApiError> {
     let RecordBody { value, uploads, bytes } = body;
     let database = master.database(db)?;
-    action.secrets = records::hash_passwords(&database.reader, &action.collection, &[&value]).await?.remove(0);
     action.request.body = value;
     action.uploads = Arc::clone(&uploads);
-    match database.writer.rows(bytes, move |conn| action.run(conn)).await {
-        Ok(written) => Ok(Positioned::new(db, written, |record| Json(record.unwrap_or_default()))),
+    action.secrets = secrets(app, address, &database, &action).await?;
+    let action = Arc::new(action);
+    let again = Arc::clone(&action);
+    match database.writer.rows(bytes, move |conn| again.run(conn)).await {
+        Ok(Written { value, head }) => {
+            let value = shaped(&database.reader, action, value).await?;
+            Ok(Positioned::new(db, Written { value, head }, |record| Json(record.unwrap_or_default())))
+        }
         Err(error) => {
             RecordBody::discard(&uploads);
             Err(error.into())
         }
     }
+}
+
+/// What the writer's thread must not work out: hashes of new passwords, and whether an old one is right.
+pub async fn secrets(app: &App, address: IpAddr, database: &Database, action: &Action) -> Result<Secrets, ApiError> {
+    let (collection, body) = (action.collection.as_str(), &action.request.body);
+    let mut secrets = records::hash_passwords(&database.reader, collection, &[body]).await?.remove(0);
+    if let Some(id) = action.changes() {
+        secrets.proof = prove(app, address, &database.name, (collection, id), body).await?;
+    }
+    Ok(secrets)
+}
+
+/// A record that was written, in its shape. Other records are read here and not on the writer's thread, for which others wait.
+pub async fn shaped(reader: &Reader, action: Arc<Action>, record: Option<Value>) -> Result<Option<Value>, StoreError> {
+    let Some(record) = record else { return Ok(None) };
+    if !action.shape.expands() {
+        return Ok(Some(action.shape.project(record)));
+    }
+    let read = reader.read(move |conn| write::shaped(conn, &action.request, &action.collection, record, &action.shape));
+    read.await.map(Some)
 }
 
 async fn delete(

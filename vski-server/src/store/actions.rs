@@ -49,6 +49,16 @@ impl Action {
         Self { verb, collection: collection.to_owned(), request, uploads, secrets, shape }
     }
 
+    /// The record that it changes, if there is one.
+    #[must_use]
+    pub fn changes(&self) -> Option<&str> {
+        match &self.verb {
+            Verb::Update(id) => Some(id),
+            Verb::Upsert => self.request.body.get("id").and_then(Value::as_str),
+            Verb::Create | Verb::Delete(_) => None,
+        }
+    }
+
     /// Does it. The record as the caller sees it; `None` of one that is gone.
     pub fn run(&self, conn: &Connection) -> Result<Option<Value>, StoreError> {
         let Self { request, collection, secrets, uploads, shape, .. } = self;

@@ -66,17 +66,20 @@ pub fn open(
 
 /// Brings the tables of an older database up to date, as a schema change that its replicas follow.
 fn upgrade(conn: &mut WriteConnection, name: &str) -> Result<(), StoreError> {
-    let (mut request, _answer) = Schema::new(|conn| missing_tables(conn, name), |_| Ok(()));
+    let is_default = name == names::DEFAULT_DATABASE;
+    // Password fields are known from here on, too.
+    let (mut request, _answer) =
+        Schema::new(move |conn| missing_tables(conn, is_default), |conn| collections::Catalogue::load(conn).map(drop));
     conn.commit_schema(&mut request)
 }
 
 /// The statements that make what the database of an older version lacks.
-fn missing_tables(conn: &Connection, name: &str) -> Result<Vec<String>, StoreError> {
+fn missing_tables(conn: &Connection, is_default: bool) -> Result<Vec<String>, StoreError> {
     let mut missing = collections::tables::upgrade(conn)?;
     if !files::has_table(conn)? {
         missing.extend(files::TABLES.map(str::to_owned));
     }
-    if name == names::DEFAULT_DATABASE {
+    if is_default {
         missing.extend(keys::upgrade(conn)?);
         if !tombstones::has_table(conn)? {
             missing.push(tombstones::TABLE.to_owned());

@@ -6,7 +6,7 @@
 
 use std::time::Instant;
 
-use rusqlite::Connection;
+use rusqlite::{Connection, ErrorCode};
 use tokio::sync::watch;
 use vski_replication::changelog::{self, Head};
 use vski_replication::entry::{Entry, EpochChange, EpochReason, Kind, SchemaChange, schema_payload};
@@ -224,7 +224,7 @@ impl WriteConnection {
         diff::run(&self.conn, &statements).map_err(|error| match error {
             diff::MigrateError::Statement { statement, source } if source.sqlite_error_code().is_some() => {
                 tracing::debug!(%statement, error = %source, "schema statement refused");
-                StoreError::from(source)
+                refused(&statement, source)
             }
             other => StoreError::Invalid(other.to_string()),
         })?;
@@ -303,6 +303,20 @@ impl WriteConnection {
         let entry = Entry { trace: self.span.trace(), ..entry };
         changelog::append(&self.conn, &entry)?;
         Ok(entry)
+    }
+}
+
+/// What a statement of a schema change that did not run means to whoever asked for it.
+fn refused(statement: &str, source: rusqlite::Error) -> StoreError {
+    match source.sqlite_error_code() {
+        // Only a unique index looks at what is stored already.
+        Some(ErrorCode::ConstraintViolation) => StoreError::field(
+            "indexes",
+            "validation_not_unique",
+            format!("cannot be made unique, because there are records with equal values ({source}): {statement}"),
+        ),
+        Some(ErrorCode::Unknown) => StoreError::Invalid(format!("SQLite refuses this ({source}): {statement}")),
+        _ => source.into(),
     }
 }
 

@@ -19,6 +19,9 @@ mod migration;
 /// What SQLite's session extension gets wrong if it is let.
 mod pitfalls;
 
+/// Collections and records of every kind.
+mod collections;
+
 /// Limits of the write path.
 mod limits;
 
@@ -27,3 +30,6 @@ mod tracing;
 
 /// The configuration table of the README is the program's.
 mod configuration;
+
+/// Databases from before there were API keys.
+mod keys;

@@ -30,6 +30,16 @@ impl Store {
         Self { temporary, master, writer }
     }
 
+    /// Closes it and opens it anew, as a restart does.
+    pub fn reopen(self) -> Self {
+        let Self { temporary, master, writer } = self;
+        drop(writer);
+        master.close();
+        let master = Master::open(master.dir(), &Arc::new(Metrics::new().unwrap())).unwrap();
+        let writer = master.database("default").unwrap().writer;
+        Self { temporary, master, writer }
+    }
+
     pub fn file(&self) -> PathBuf {
         self.master.dir().database("default")
     }

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use rusqlite::{Connection, params_from_iter};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::filter::{Condition, FilterError, RequestInfo, Scope, compile, parse};
 use crate::store::collections::{AuthOptions, Catalogue, Collection, CollectionKind, Rules, auth};
@@ -51,7 +51,7 @@ impl World {
     }
 
     /// The user `u1` asks.
-    pub fn as_ann(mut self) -> Self {
+    pub fn asked_by_ann(mut self) -> Self {
         let record = json!({"id": "u1", "name": "ann", "team": "t1", "meta": {"x": 1}});
         self.request.requester = Requester::Record(Arc::new(AuthRecord {
             collection_id: "users_id".into(),
@@ -159,9 +159,4 @@ fn comments() -> Collection {
 /// Query parameters or headers of a request.
 pub fn names<const N: usize>(pairs: [(&str, &str); N]) -> std::collections::BTreeMap<String, String> {
     pairs.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
-}
-
-/// An object's members.
-pub fn object(value: &Value) -> &Map<String, Value> {
-    value.as_object().unwrap()
 }

@@ -9,6 +9,9 @@ pub mod caller;
 /// Admins: log in, list, make, change, remove.
 pub mod admins;
 
+/// Records of auth collections: log in, and tokens.
+pub mod records;
+
 /// API keys: make, list, revoke.
 mod keys;
 
@@ -22,7 +25,7 @@ use crate::app::App;
 
 /// What every node answers: logins, and reads of admins and keys.
 pub fn read_router() -> Router<App> {
-    Router::new().merge(admins::read_router()).merge(keys::read_router())
+    Router::new().merge(admins::read_router()).merge(records::read_router()).merge(keys::read_router())
 }
 
 /// What a master answers beside.

@@ -9,6 +9,9 @@ pub mod admins;
 /// API keys for machines, in the default database.
 pub mod keys;
 
+/// Records of auth collections.
+pub mod records;
+
 use subtle::ConstantTimeEq;
 use vski_replication::position::hex;
 

@@ -6,7 +6,7 @@ use rusqlite::Connection;
 
 use super::draft::Draft;
 use super::views::Scratch;
-use super::{Catalogue, Collection, Wanted, rows};
+use super::{Catalogue, Collection, Wanted, check, rows};
 use crate::store::error::StoreError;
 use crate::store::request::Written;
 use crate::store::writer::Writer;
@@ -41,6 +41,8 @@ struct Change {
     live: Vec<Collection>,
     /// Ids of views that work before the change, so that one that fails afterwards fails because of it.
     working: Vec<String>,
+    /// Ids of collections whose rules make sense before the change, for the same reason.
+    sound: Vec<String>,
 }
 
 /// Does it, and returns the collections that were made or changed, by id.
@@ -84,10 +86,13 @@ fn plan(conn: &Connection, edit: &Edit) -> Result<Change, StoreError> {
     let live: Vec<Collection> = draft.live().cloned().collect();
     let old = || draft.before.values().filter(|collection| collection.deleted.is_none());
     let working = working_views(old().collect())?;
+    let known = Catalogue::new(old().cloned().collect());
+    let sound = known.iter().filter(|collection| check::rules(&known, collection).is_ok());
+    let sound = sound.map(|collection| collection.id.clone()).collect();
     let mut stored: Vec<_> = draft.changed.iter().filter_map(|id| draft.after.get(id).cloned()).collect();
     // Their names have to be free before others take them.
     stored.sort_by_key(|collection| collection.deleted.is_none());
-    Ok(Change { statements: draft.statements(), stored, live, working })
+    Ok(Change { statements: draft.statements(), stored, live, working, sound })
 }
 
 /// The id of a collection in use; the error is as for a read.
@@ -155,7 +160,7 @@ fn working_views(collections: Vec<&Collection>) -> Result<Vec<String>, StoreErro
 
 /// Stores the rows of a change whose DDL has run.
 fn store(conn: &Connection, change: Change) -> Result<Vec<Collection>, StoreError> {
-    let Change { mut stored, mut live, working, .. } = change;
+    let Change { mut stored, mut live, working, sound, .. } = change;
     let views = read_views(&live, &stored, &working)?;
     for (id, fields) in views {
         let mine = |collection: &&mut Collection| collection.id == id;
@@ -170,12 +175,27 @@ fn store(conn: &Connection, change: Change) -> Result<Vec<Collection>, StoreErro
     }
     let catalogue = Catalogue::new(live);
     for collection in stored.iter().filter(|collection| collection.deleted.is_none()) {
-        super::check::rules(&catalogue, collection)?;
+        check::rules(&catalogue, collection)?;
     }
+    check_other_rules(&catalogue, &stored, &sound)?;
     for collection in &stored {
         rows::store(conn, collection)?;
     }
     Ok(stored)
+}
+
+/// Rules may read other collections: those that the change leaves alone must make sense afterwards if they did before.
+fn check_other_rules(catalogue: &Catalogue, stored: &[Collection], sound: &[String]) -> Result<(), StoreError> {
+    let others =
+        catalogue.iter().filter(|other| sound.contains(&other.id) && stored.iter().all(|new| new.id != other.id));
+    for other in others {
+        if let Err(StoreError::Fields(errors)) = check::rules(catalogue, other) {
+            let reasons: Vec<_> = errors.iter().map(|error| format!("{}: {}", error.field, error.message)).collect();
+            let message = format!("rules of collection {} would not work any more, {}", other.name, reasons.join("; "));
+            return Err(StoreError::Invalid(message));
+        }
+    }
+    Ok(())
 }
 
 /// The fields of all views, which follow those that they read. One that this change broke, or that is part of it and does not

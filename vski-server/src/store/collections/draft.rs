@@ -151,10 +151,11 @@ impl Draft {
         for from in self.live().filter(|collection| !collection.is_view()) {
             for field in from.visible() {
                 let FieldKind::Relation { collection_id, .. } = &field.kind else { continue };
-                if self.live().any(|target| target.id == *collection_id) {
+                // One that an edit by hand took away is no reason to refuse other changes.
+                let gone = self.changed.contains(collection_id) && !self.live().any(|live| live.id == *collection_id);
+                let Some(target) = self.after.get(collection_id).filter(|_| gone).map(|target| &target.name) else {
                     continue;
-                }
-                let target = self.after.get(collection_id).map_or(collection_id, |target| &target.name);
+                };
                 return Err(StoreError::Invalid(format!(
                     "collection {target} cannot be deleted while the relation {} of collection {} points to it: leave that \
                      field out first",
@@ -362,7 +363,9 @@ fn merge_fields(old: &[Field], wanted: &[Field], keep: bool) -> Result<Vec<Field
     let mut merged = old.to_vec();
     merged.iter_mut().for_each(|field| field.deleted |= !keep && !field.system);
     for field in wanted {
-        if let Some(known) = old.iter().find(|known| known.id == field.id && known.name != field.name) {
+        // An id that nobody gave says nothing: the column may have been renamed by hand.
+        let given = field.id != field.default_id();
+        if let Some(known) = old.iter().find(|known| given && known.id == field.id && known.name != field.name) {
             let message = format!("cannot be renamed from {} to {}: schemas are append-only", known.name, field.name);
             return Err(append_only(&known.name, message));
         }
@@ -380,7 +383,14 @@ fn merge_fields(old: &[Field], wanted: &[Field], keep: bool) -> Result<Vec<Field
                 let (id, system) = (known.id.clone(), known.system);
                 *known = Field { id, system, hidden: field.hidden || field.is_secret(), ..field.clone() };
             }
-            None => merged.push(Field { system: false, ..field.clone() }),
+            None => {
+                let hidden = field.hidden || field.is_secret();
+                let mut new = Field { system: false, hidden, ..field.clone() };
+                while merged.iter().any(|known| known.id == new.id) {
+                    new.id.push('0');
+                }
+                merged.push(new);
+            }
         }
     }
     if merged.len() > MAX_FIELDS {

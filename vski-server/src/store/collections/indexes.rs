@@ -188,7 +188,7 @@ impl<'a> Rest<'a> {
 
     fn name(&mut self, what: &str) -> Result<String, String> {
         match self.tokens.first() {
-            Some(token) if !unquoted(token).is_empty() && !token.0.starts_with(['\'', '(']) => {
+            Some(token) if token.0.starts_with(|c: char| c.is_alphanumeric() || "_\"`[".contains(c)) => {
                 self.tokens = &self.tokens[1..];
                 Ok(unquoted(token))
             }
@@ -256,5 +256,67 @@ fn unquoted(token: &Token<'_>) -> String {
             inner.strip_suffix(quote).unwrap_or(inner).replace(&format!("{quote}{quote}"), &quote.to_string())
         }
         _ => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_declaration_is_taken_apart_and_put_together_with_other_names() {
+        let sql = "create unique index `idx_a` ON \"posts\" (title COLLATE nocase DESC, [n]) -- why\n WHERE title != '' AND n>1;";
+        let index = Index::parse(sql).unwrap();
+        assert_eq!((index.name.as_str(), index.collection.as_str(), index.unique), ("idx_a", "posts", true));
+        assert_eq!(index.columns, ["title", "n"]);
+        assert_eq!(index.misfit(&["id", "title", "n"]), None);
+        let made = Index { object: "idx_a_2".into(), ..index.clone() }.statement("posts_2");
+        assert_eq!(
+            made,
+            "CREATE UNIQUE INDEX \"idx_a_2\" ON \"posts_2\" (title COLLATE nocase DESC, [n]) WHERE title != '' AND n>1"
+        );
+        assert!(index.uses("N") && index.uses("title") && !index.uses("other"));
+        let again = Index::parse(
+            "CREATE UNIQUE INDEX idx_a ON posts (title COLLATE NOCASE desc,n) WHERE title != '' AND n > 1",
+        );
+        assert!(index.is_like(&again.unwrap()));
+        let other = Index::parse("CREATE UNIQUE INDEX idx_a ON posts (title COLLATE NOCASE desc,n) WHERE title != 'x'");
+        assert!(!index.is_like(&other.unwrap()));
+    }
+
+    #[test]
+    fn what_is_no_index_of_fields_is_refused_with_the_reason() {
+        for (sql, reason) in [
+            ("", "CREATE was expected"),
+            ("CREATE INDEX", "name was expected"),
+            ("CREATE INDEX a ON", "collection's name"),
+            ("CREATE INDEX a ON posts", "( was expected"),
+            ("CREATE INDEX a ON posts ()", "field's name"),
+            ("CREATE INDEX a ON posts (n); DROP TABLE posts", "only WHERE"),
+            ("CREATE INDEX a ON posts (n", ") was expected"),
+            ("CREATE INDEX a ON posts (lower(n))", ") was expected"),
+            ("CREATE INDEX a ON posts (n COLLATE odd)", "unknown collation"),
+            ("CREATE INDEX \"a b\" ON posts (n)", "cannot be an index's name"),
+            ("CREATE INDEX _vski_x ON posts (n)", "cannot be an index's name"),
+            ("CREATE INDEX a ON posts (n) WHERE", "a condition"),
+            ("CREATE TABLE a (b)", "INDEX was expected"),
+            ("CREATE INDEX \"ä", "cannot be an index's name"),
+        ] {
+            let error = Index::parse(sql).unwrap_err();
+            assert!(error.contains(reason), "{sql}: {error}");
+        }
+        for condition in ["x = 1", "n = (SELECT 1)", "n = random()", "n = ?", "\"x\" = 1", "n = :a", "n; x", "n = @a"] {
+            let index = Index::parse(&format!("CREATE INDEX a ON posts (n) WHERE {condition}")).unwrap();
+            assert!(index.misfit(&["n"]).is_some(), "{condition}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_makes_the_parser_panic(text in ".{0,60}") {
+            let _ = Index::parse(&text);
+            let _ = Index::parse(&format!("CREATE INDEX a ON b ({text}")).map(|index| index.misfit(&["n"]));
+            let _ = Index::parse(&format!("CREATE INDEX a ON b (n) WHERE {text}")).map(|index| index.misfit(&["n"]));
+        }
     }
 }

@@ -16,7 +16,7 @@ pub fn select<'a>(catalogue: &'a Catalogue, filter: &str, sort: &str) -> Result<
         catalogue.iter().filter(|collection| terms.iter().all(|term| term.holds(collection))).collect();
     found.sort_by(|a, b| {
         let compared = keys.iter().map(|(key, falling)| {
-            let order = value(a, key).cmp(&value(b, key));
+            let order = value(a, key).cmp(value(b, key));
             if *falling { order.reverse() } else { order }
         });
         compared.fold(Ordering::Equal, Ordering::then)
@@ -88,5 +88,30 @@ fn value<'a>(collection: &'a Collection, key: &str) -> &'a str {
         "created" => &collection.created,
         "updated" => &collection.updated,
         _ => &collection.name,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(filter: &str, sort: &str) -> Result<Vec<String>, StoreError> {
+        let named = |name: &str| Collection { id: name.into(), name: name.into(), ..Collection::default() };
+        let catalogue = Catalogue::new(["posts", "authors", "post_tags"].map(named).to_vec());
+        Ok(select(&catalogue, filter, sort)?.into_iter().map(|collection| collection.name.clone()).collect())
+    }
+
+    #[test]
+    fn collections_are_found_by_name_and_sorted() {
+        assert_eq!(names("", "").unwrap(), ["authors", "post_tags", "posts"]);
+        assert_eq!(names("", "-name").unwrap(), ["posts", "post_tags", "authors"]);
+        assert_eq!(names("name = \"posts\"", "").unwrap(), ["posts"]);
+        assert_eq!(names("(name~'POST' && name != 'posts')", "").unwrap(), ["post_tags"]);
+        assert_eq!(names("name !~ 'post%' && type = 'base'", "").unwrap(), ["authors"]);
+        for (filter, sort) in
+            [("x = 'y'", ""), ("name", ""), ("name > 'a'", ""), ("name = y", ""), ("", "fields"), ("(", "")]
+        {
+            assert!(names(filter, sort).is_err(), "{filter} {sort}");
+        }
     }
 }

@@ -29,7 +29,7 @@ impl<'a> Scratch<'a> {
         for (number, collection) in collections.iter().enumerate() {
             let columns: Vec<String> = readable(collection)
                 .enumerate()
-                .map(|(at, field)| format!("{} F_{number}_{at}", quote_name(field.column_name())))
+                .map(|(at, field)| format!("{} TEXT_{number}_{at}", quote_name(field.column_name())))
                 .collect();
             conn.execute_batch(&format!("CREATE TABLE {} ({})", quote_name(&collection.table), columns.join(", ")))?;
         }
@@ -69,22 +69,33 @@ impl<'a> Scratch<'a> {
         }
         if !has_id {
             return Err(
-                "must give a column id that tells its rows apart: (row_number() OVER ()) AS id, if there is none"
+                "must give a column id that tells its rows apart: CAST(row_number() OVER () AS TEXT) AS id, if there is none"
                     .into(),
             );
         }
         if fields.len() > MAX_FIELDS {
             return Err(format!("gives more than {MAX_FIELDS} columns"));
         }
-        // As it is read later: within parentheses, under an alias.
-        let whole = format!("SELECT id FROM ({query}) AS v");
-        self.conn.prepare(&whole).map_err(|error| format!("cannot be used: {error}"))?;
-        Ok(fields)
+        self.check_id(query)
+            .map_err(|error| format!("cannot be used: {error}"))?
+            .then_some(fields)
+            .ok_or_else(|| "must give id as a text, so that one can be asked for: CAST(… AS TEXT) AS id".to_owned())
+    }
+
+    /// Whether the id is a text, as SQLite sees it without running anything. The SELECT stands in parentheses and under an
+    /// alias, as it is read later.
+    fn check_id(&self, query: &str) -> rusqlite::Result<bool> {
+        self.conn.execute_batch(&format!(
+            "DROP VIEW IF EXISTS temp._probe; CREATE TEMP VIEW _probe AS SELECT id FROM ({query}) AS r"
+        ))?;
+        let declared: String =
+            self.conn.query_row("SELECT type FROM pragma_table_info('_probe')", [], |row| row.get(0))?;
+        Ok(declared.starts_with("TEXT"))
     }
 
     /// The field that a declared type stands for.
     fn origin(&self, declared: &str) -> Option<&Field> {
-        let (number, at) = declared.strip_prefix("F_")?.split_once('_')?;
+        let (number, at) = declared.strip_prefix("TEXT_")?.split_once('_')?;
         readable(self.collections.get(number.parse::<usize>().ok()?)?).nth(at.parse().ok()?)
     }
 }
@@ -127,4 +138,75 @@ fn check_text(query: &str) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::auth;
+    use super::*;
+
+    fn collections() -> Vec<Collection> {
+        let posts = Collection {
+            id: "p".into(),
+            name: "posts".into(),
+            table: "posts".into(),
+            fields: vec![Field::new("title", FieldKind::text()), Field::new("n", FieldKind::number())],
+            ..Collection::default()
+        };
+        let users = Collection {
+            id: "u".into(),
+            name: "users".into(),
+            table: "users".into(),
+            fields: auth::system_fields(),
+            ..Collection::default()
+        };
+        vec![posts, users]
+    }
+
+    #[test]
+    fn the_fields_of_a_view_are_those_that_its_columns_come_from() {
+        let collections = collections();
+        let scratch = Scratch::new(collections.iter()).unwrap();
+        let query = "WITH big AS (SELECT id, n FROM posts) SELECT p.id, title AS heading, big.n, count(*) AS total, p.created \
+            FROM posts p JOIN big ON big.id = p.id GROUP BY p.id";
+        let fields = scratch.fields(query).unwrap();
+        let found: Vec<_> = fields.iter().map(|field| (field.name.as_str(), field.kind.name())).collect();
+        assert_eq!(found, [("heading", "text"), ("n", "number"), ("total", "json"), ("created", "autodate")]);
+    }
+
+    #[test]
+    fn a_view_that_is_no_select_or_reads_what_nobody_may_is_refused() {
+        let collections = collections();
+        let scratch = Scratch::new(collections.iter()).unwrap();
+        for (query, reason) in [
+            ("", "one SELECT"),
+            ("DELETE FROM posts", "one SELECT"),
+            ("WITH x AS (SELECT 1) DELETE FROM posts", "must only read"),
+            ("SELECT id FROM posts; SELECT 1", "semicolon"),
+            ("SELECT id FROM posts -- x", "comments"),
+            ("SELECT title FROM posts", "column id"),
+            ("SELECT id, n + 1 FROM posts", "with AS"),
+            ("SELECT id, n, title AS N FROM posts", "twice"),
+            ("SELECT id FROM _superusers", "no such table"),
+            ("SELECT id FROM _collections", "no such table"),
+            ("SELECT name AS id FROM sqlite_master", "sqlite_master"),
+            ("SELECT name AS id FROM 'sqlite_master'", "sqlite_master"),
+            ("SELECT name AS id FROM pragma_table_list", "pragma_table_list"),
+            ("SELECT id, passwordHash FROM users", "no such column"),
+            ("SELECT id, tokenKey FROM users", "no such column"),
+            ("SELECT id FROM posts WHERE n = ?", "parameters"),
+            ("SELECT id FROM posts) UNION SELECT (1", "cannot be used"),
+            ("SELECT row_number() OVER () AS id, n FROM posts", "as a text"),
+        ] {
+            let error = scratch.fields(query).unwrap_err();
+            assert!(error.contains(reason), "{query}: {error}");
+        }
+        assert!(scratch.fields("SELECT * FROM users").is_ok(), "what is secret is not there");
+        for good in [
+            "SELECT CAST(row_number() OVER () AS TEXT) AS id FROM posts",
+            "SELECT id FROM posts UNION ALL SELECT id FROM users",
+        ] {
+            scratch.fields(good).unwrap();
+        }
+    }
 }

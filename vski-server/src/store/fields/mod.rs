@@ -106,10 +106,16 @@ impl Field {
     /// Gives it an id, if it has none.
     pub fn complete(&mut self) {
         if self.id.is_empty() {
-            let digest = blake3::hash(self.name.to_ascii_lowercase().as_bytes());
-            let [a, b, c, d, ..] = digest.as_bytes();
-            self.id = format!("{}{}", self.kind.name(), u32::from_le_bytes([*a, *b, *c, *d]));
+            self.id = self.default_id();
         }
+    }
+
+    /// The id of a field for which nobody gave one.
+    #[must_use]
+    pub fn default_id(&self) -> String {
+        let digest = blake3::hash(self.name.to_ascii_lowercase().as_bytes());
+        let [a, b, c, d, ..] = digest.as_bytes();
+        format!("{}{}", self.kind.name(), u32::from_le_bytes([*a, *b, *c, *d]))
     }
 
     /// The name of its column: its own, but for an auth record's password, whose hash is another thing than it.
@@ -141,3 +147,6 @@ impl Field {
         FieldError { field: self.name.clone(), code, message }
     }
 }
+
+#[cfg(test)]
+mod tests;

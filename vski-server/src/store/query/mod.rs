@@ -70,9 +70,18 @@ impl Shape {
         Ok(Self { expand: Expansion::parse(expand.unwrap_or_default())?, fields })
     }
 
+    /// Whether more records than the one are needed.
+    #[must_use]
+    pub fn expands(&self) -> bool {
+        self.expand != Expansion::default()
+    }
+
     /// Keeps the wanted fields of records that were expanded.
     #[must_use]
     pub fn project(&self, record: Value) -> Value {
-        self.fields.as_ref().map_or_else(|| record.clone(), |fields| fields.apply(&record))
+        match &self.fields {
+            Some(fields) => fields.apply(&record),
+            None => record,
+        }
     }
 }

@@ -37,6 +37,12 @@ use super::collections::{Collection, rows};
 use super::error::StoreError;
 use super::fields::Field;
 
+/// Records per page unless the caller says otherwise (PocketBase's).
+pub const DEFAULT_PER_PAGE: u64 = 30;
+
+/// Records per page at most (PocketBase's).
+pub const MAX_PER_PAGE: u64 = 1000;
+
 /// One record, with what only admins see.
 pub fn view(conn: &Connection, collection: &Collection, id: &str) -> Result<Value, StoreError> {
     let sql = format!("SELECT {} FROM {} AS r WHERE r.id = ?1", columns(collection), collection.source());

@@ -2,21 +2,27 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
+use crate::store::auth::records::Proof;
 use crate::store::collections::{Catalogue, Collection};
 use crate::store::error::StoreError;
 use crate::store::fields::{Field, FieldKind};
 use crate::store::passwords;
 use crate::store::reader::Reader;
 
-/// Hashes of the passwords in a body, by field.
+/// What was found out about the passwords in a body, on threads that may take their time.
 #[derive(Clone, Debug, Default)]
-pub struct Secrets(BTreeMap<String, String>);
+pub struct Secrets {
+    /// Hashes of new passwords, by field.
+    hashes: BTreeMap<String, String>,
+    /// That the caller knows the password that an auth record has now.
+    pub proof: Proof,
+}
 
 impl Secrets {
     /// The hash of a field's password.
     #[must_use]
     pub fn get(&self, field: &str) -> Option<&str> {
-        self.0.get(field).map(String::as_str)
+        self.hashes.get(field).map(String::as_str)
     }
 }
 
@@ -41,7 +47,8 @@ pub async fn hash_passwords(
     }
     let hash_all = |clear: BTreeMap<String, String>| {
         let hashed = clear.into_iter().map(|(field, password)| Ok((field, passwords::hash(&password)?)));
-        hashed.collect::<Result<_, StoreError>>().map(Secrets)
+        let hashes = hashed.collect::<Result<_, StoreError>>()?;
+        Ok(Secrets { hashes, proof: Proof::default() })
     };
     passwords::run(move || clear.into_iter().map(hash_all).collect()).await?
 }
