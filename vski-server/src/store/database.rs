@@ -67,10 +67,12 @@ pub fn open(
 /// Brings the tables of an older database up to date, as a schema change that its replicas follow.
 fn upgrade(conn: &mut WriteConnection, name: &str) -> Result<(), StoreError> {
     let is_default = name == names::DEFAULT_DATABASE;
+    if !missing_tables(conn.conn(), is_default)?.is_empty() {
+        let (mut request, _answer) = Schema::new(move |conn| missing_tables(conn, is_default), |_| Ok(()));
+        conn.commit_schema(&mut request)?;
+    }
     // Password fields are known from here on, too.
-    let (mut request, _answer) =
-        Schema::new(move |conn| missing_tables(conn, is_default), |conn| collections::Catalogue::load(conn).map(drop));
-    conn.commit_schema(&mut request)
+    collections::Catalogue::load(conn.conn()).map(drop)
 }
 
 /// The statements that make what the database of an older version lacks.
