@@ -45,6 +45,12 @@ pub mod reads;
 /// What a database file contains, as hashes that can be compared.
 pub mod content;
 
+/// Forms with files.
+pub mod form;
+
+/// Uploaded files on the disk, and the rows that name them.
+pub mod storage;
+
 /// What can happen to the data directory of a node that is not running.
 pub mod offline;
 

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! DATA_DIR/<name>.db       a database, readable with plain sqlite3
+//! DATA_DIR/storage/<db>    its uploaded files, see `crate::files`
 //! DATA_DIR/.vski/id        this node's id; whoever starts first makes it
 //! DATA_DIR/.vski/lock      exclusive flock of the one process that may write the replicated databases
 //! DATA_DIR/.vski/<db>.open shared flock of whoever has that database open, exclusive to replace its file

@@ -3,7 +3,7 @@
 //! The lock holder writes it, at most once a second per database but at once when a state changes; the server beside
 //! a separate agent reads it. That is how a replica's server knows its role, lag and readiness without asking.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, params};
@@ -52,6 +52,7 @@ const TABLES: &str = "
     CREATE TABLE IF NOT EXISTS clock (one INTEGER PRIMARY KEY CHECK (one = 1), skew_ms INTEGER NOT NULL);
     CREATE TABLE IF NOT EXISTS upstream (one INTEGER PRIMARY KEY CHECK (one = 1), path TEXT NOT NULL);
     CREATE TABLE IF NOT EXISTS fingerprints (name TEXT PRIMARY KEY NOT NULL, fingerprint TEXT NOT NULL);
+    CREATE TABLE IF NOT EXISTS deleted (name TEXT PRIMARY KEY NOT NULL);
     CREATE TABLE IF NOT EXISTS known (name TEXT PRIMARY KEY NOT NULL, made INTEGER NOT NULL);";
 
 /// What a node does with its databases. Recorded at the first start; only promote and demote change it.
@@ -329,6 +330,24 @@ impl NodeDb {
     pub fn set_clock_skew_ms(&self, skew_ms: i64) -> rusqlite::Result<()> {
         self.conn.prepare_cached("INSERT OR REPLACE INTO clock VALUES (1, ?1)")?.execute([skew_ms])?;
         Ok(())
+    }
+
+    /// The databases that this replica's master has deleted.
+    pub fn deleted(&self) -> rusqlite::Result<BTreeSet<String>> {
+        if !self.has_table("deleted")? {
+            return Ok(BTreeSet::new());
+        }
+        self.conn.prepare_cached("SELECT name FROM deleted")?.query_map([], |row| row.get(0))?.collect()
+    }
+
+    /// Records them, in the place of those before.
+    pub fn set_deleted(&mut self, names: &BTreeSet<String>) -> rusqlite::Result<()> {
+        let transaction = self.conn.transaction()?;
+        transaction.execute("DELETE FROM deleted", [])?;
+        for name in names {
+            transaction.execute("INSERT INTO deleted VALUES (?1)", [name])?;
+        }
+        transaction.commit()
     }
 
     /// The nodes between this one and its master, the nearest first, with commas; empty where there are none.

@@ -15,6 +15,9 @@ pub mod duration;
 /// How stale a read may be.
 mod freshness;
 
+/// How much a request may ask for.
+mod limits;
+
 /// How often somebody may try to log in.
 mod logins;
 
@@ -22,6 +25,7 @@ mod logins;
 mod origins;
 
 pub use freshness::{Fallback, Freshness};
+pub use limits::{Limits, MOST_BODY_BYTES};
 pub use logins::{LoginLimits, TrustedProxies};
 pub use origins::CorsOrigins;
 
@@ -64,6 +68,8 @@ pub struct ServeArgs {
     pub sync: SyncArgs,
     #[command(flatten)]
     pub freshness: Freshness,
+    #[command(flatten)]
+    pub limits: Limits,
     #[command(flatten)]
     pub logins: LoginLimits,
     /// Proxies whose X-Forwarded-For says who the client is: addresses and networks, with commas
@@ -110,11 +116,14 @@ pub struct Config {
     /// `None` on a master.
     pub replica: Option<ReplicaConfig>,
     pub freshness: Freshness,
+    pub limits: Limits,
     pub logins: LoginLimits,
     pub trusted_proxies: TrustedProxies,
     pub cors_origins: CorsOrigins,
     pub first_admin: Option<FirstAdmin>,
     pub retention: Retention,
+    /// How long an uploaded file stays that no row names any more.
+    pub file_grace: Duration,
     pub replica_forget_after: Duration,
 }
 
@@ -142,11 +151,13 @@ impl ServeArgs {
             listen,
             replica,
             freshness: self.freshness,
+            limits: self.limits,
             logins: self.logins,
             trusted_proxies: self.trusted_proxies.clone().unwrap_or_default(),
             cors_origins: self.cors_origins.clone(),
             first_admin: self.first_admin()?,
             retention: self.retention.resolve(),
+            file_grace: self.retention.file_grace,
             replica_forget_after: self.replica_forget_after,
         })
     }

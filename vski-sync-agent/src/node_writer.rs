@@ -2,7 +2,7 @@
 //!
 //! Changes that somebody acts on are written at once; progress at most once a second per database.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -20,6 +20,7 @@ enum Message {
     Forget(String),
     ClockSkew(i64),
     Upstream(String),
+    Deleted(BTreeSet<String>),
     Flush(Sender<()>),
 }
 
@@ -57,6 +58,11 @@ impl NodeWriter {
     /// Records which nodes are between this one and its master.
     pub(crate) fn upstream(&self, path: &str) {
         self.send(Message::Upstream(path.to_owned()));
+    }
+
+    /// Records which databases the master has deleted.
+    pub(crate) fn deleted(&self, names: BTreeSet<String>) {
+        self.send(Message::Deleted(names));
     }
 
     /// Returns once everything so far is written. Blocks for an fsync.
@@ -127,6 +133,10 @@ impl Worker {
                     self.report(&done, &db);
                 }
                 Ok(Message::ClockSkew(skew_ms)) => self.skew_ms = Some(skew_ms),
+                Ok(Message::Deleted(names)) => {
+                    let done = self.node.set_deleted(&names);
+                    self.report(&done, "*");
+                }
                 Ok(Message::Upstream(path)) => {
                     let done = self.node.set_upstream(&path);
                     self.report(&done, "*");

@@ -68,6 +68,17 @@ mod import;
 /// The REST API as clients see it.
 mod rest;
 
+/// Uploaded files, on all nodes.
+mod files;
+
+/// Databases are deleted and restored.
+mod databases;
+
+/// Many changes in one request.
+mod batch;
+
+/// What one request may ask for.
+mod limits;
 /// Lists, filters, expansion and rules.
 mod query;
 

@@ -142,9 +142,9 @@ impl<'a, 's> Compiler<'a, 's> {
 
     fn comparison(&self, comparison: &Comparison, bound: &Bound) -> Result<Condition, FilterError> {
         let Comparison { left, operator, any, right } = comparison;
-        let as_stored = !any && matches!(operator, Operator::Like | Operator::NotLike);
+        let is_text = !any && matches!(operator, Operator::Like | Operator::NotLike);
         let (from, to) = (self.resolve(left)?, self.resolve(right)?);
-        let (from, to) = if as_stored { (from.as_stored(), to.as_stored()) } else { (from, to) };
+        let (from, to) = if is_text { (from.stored(), to.stored()) } else { (from, to) };
         let mut joins = Condition::default();
         // All rows are looked at where all must match, also those of a record that others speak of.
         let mut inner = if *any { bound.clone() } else { Bound::default() };

@@ -18,6 +18,7 @@ use crate::app::App;
 use crate::store::collections::change::{self, Edit};
 use crate::store::collections::{self, Catalogue, Collection, Wanted, listing};
 use crate::store::error::{FieldError, StoreError};
+use crate::store::files::values;
 use crate::store::master::Master;
 use crate::store::query::Shape;
 use crate::store::records;
@@ -138,7 +139,7 @@ async fn truncate(
     let writer = master.database(&db)?.writer;
     let emptied = writer.rows(0, move |conn| {
         let catalogue = Catalogue::load(conn)?;
-        records::truncate(conn, &catalogue, catalogue.get(&name)?)
+        values::forget(conn, &records::truncate(conn, &catalogue, catalogue.get(&name)?)?)
     });
     Ok(Positioned::new(&db, emptied.await?, |_| StatusCode::NO_CONTENT))
 }

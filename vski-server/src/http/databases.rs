@@ -1,17 +1,20 @@
-//! Databases: list, create. Admins only.
+//! Databases: list, create, delete, restore. Admins only.
 
 use std::sync::Arc;
 
-use axum::extract::State;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
+use vski_replication::names;
 
 use super::error::ApiError;
 use super::extract::{Body, Caller};
 use super::position::Positioned;
 use super::state::MasterState;
 use crate::app::App;
+use crate::replication::status;
 use crate::store::error::StoreError;
 use crate::store::master::Master;
 
@@ -20,14 +23,19 @@ pub fn read_router() -> Router<App> {
     Router::new().route("/api/databases", get(list))
 }
 
-/// `POST /api/databases {name}`.
+/// `POST /api/databases {name}`, `DELETE /api/databases/{name}`, `POST /api/databases/{name}/restore`.
 pub fn write_router() -> Router<MasterState> {
-    Router::new().route("/api/databases", post(create))
+    Router::new()
+        .route("/api/databases", post(create))
+        .route("/api/databases/{name}", axum::routing::delete(delete))
+        .route("/api/databases/{name}/restore", post(restore))
 }
 
 #[derive(Serialize)]
 struct DatabaseList {
     items: Vec<DatabaseItem>,
+    /// Names of those that were deleted and can be restored.
+    deleted: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -43,7 +51,7 @@ struct CreateDatabase {
 async fn list(State(app): State<App>, caller: Caller) -> Result<Json<DatabaseList>, ApiError> {
     caller.require_admin()?;
     let items = app.readers()?.iter().map(|reader| DatabaseItem { name: reader.name().to_owned() }).collect();
-    Ok(Json(DatabaseList { items }))
+    Ok(Json(DatabaseList { items, deleted: status::deleted(&app)? }))
 }
 
 async fn create(
@@ -57,4 +65,24 @@ async fn create(
     let made = tokio::task::spawn_blocking(move || master.create(&body.value.name)).await;
     let made = made.map_err(|_| StoreError::ShuttingDown)??;
     Ok(Positioned::new(&name, made, |()| Json(DatabaseItem { name: name.clone() })))
+}
+
+async fn delete(
+    State(master): State<Arc<Master>>,
+    caller: Caller,
+    Path(name): Path<String>,
+) -> Result<Positioned<StatusCode>, ApiError> {
+    caller.require_admin()?;
+    let deleted = master.delete(&name).await?;
+    Ok(Positioned::new(names::DEFAULT_DATABASE, deleted, |()| StatusCode::NO_CONTENT))
+}
+
+async fn restore(
+    State(master): State<Arc<Master>>,
+    caller: Caller,
+    Path(name): Path<String>,
+) -> Result<Positioned<Json<DatabaseItem>>, ApiError> {
+    caller.require_admin()?;
+    let restored = master.restore(&name).await?;
+    Ok(Positioned::new(names::DEFAULT_DATABASE, restored, |()| Json(DatabaseItem { name: name.clone() })))
 }

@@ -49,6 +49,22 @@ pub async fn observe(State(app): State<App>, request: Request, next: Next) -> Re
     response
 }
 
+/// Ends a request that takes too long. What replicas ask waits on purpose, and a manual migration takes what it takes.
+pub async fn in_time(State(app): State<App>, request: Request, next: Next) -> Response {
+    let path = request.uri().path();
+    if path.starts_with("/api/replica/") || path == "/api/sql" {
+        return next.run(request).await;
+    }
+    let limit = app.limits.request_time;
+    match tokio::time::timeout(limit, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => {
+            let message = format!("the request took longer than {limit:?}: a write may have been stored all the same");
+            ApiError::new(StatusCode::REQUEST_TIMEOUT, message).into_response()
+        }
+    }
+}
+
 /// Refusals that are not ours (a path that is no text, a range that cannot be served) get our envelope too.
 pub async fn envelope(request: Request, next: Next) -> Response {
     let response = next.run(request).await;

@@ -12,6 +12,18 @@ mod collections;
 /// Records of a collection.
 mod records;
 
+/// A record in a request, with files.
+mod record_body;
+
+/// Many changes at once.
+mod batch;
+
+/// Uploaded files, for those who may see their record.
+mod files;
+
+/// Uploaded files, for replicas.
+mod peer_files;
+
 /// Manual migrations.
 mod sql;
 
@@ -41,8 +53,6 @@ mod extract;
 
 /// A request as rules and filters see it.
 mod asked;
-
-pub use extract::MAX_BODY_BYTES;
 
 /// The states that handlers run in.
 pub mod state;
@@ -78,6 +88,8 @@ pub fn master_router(state: MasterState, source: SourceState) -> Router {
         .merge(databases::write_router())
         .merge(collections::write_router())
         .merge(records::write_router())
+        .merge(batch::write_router())
+        .merge(files::write_router())
         .merge(auth::write_router())
         .merge(sql::write_router())
         .merge(handover::router())
@@ -99,21 +111,20 @@ fn source_routes(state: SourceState) -> Router {
     Router::new()
         .merge(replica::router())
         .merge(compare::router())
+        .merge(peer_files::router())
         .route_layer(middleware::from_fn_with_state(app, layers::tell_path))
         .with_state(state)
 }
 
 /// What both roles answer from their own files.
 fn read_routes(app: &App) -> Router {
-    let data = Router::new().merge(collections::read_router()).merge(records::read_router());
-    let data = data.route_layer(middleware::from_fn(caching::tag));
-    Router::new()
-        .merge(health::router())
-        .merge(databases::read_router())
-        .merge(data.route_layer(middleware::from_fn_with_state(app.clone(), freshness::gate)))
-        .merge(auth::read_router())
-        .layer(compression::layer())
-        .with_state(app.clone())
+    let rows = Router::new().merge(collections::read_router()).merge(records::read_router());
+    let rows = rows.route_layer(middleware::from_fn(caching::tag)).layer(compression::layer());
+    // Files have tags of their own, and are sent as they are.
+    let data = rows.merge(files::read_router());
+    let data = data.route_layer(middleware::from_fn_with_state(app.clone(), freshness::gate));
+    let others = Router::new().merge(health::router()).merge(databases::read_router()).merge(auth::read_router());
+    others.layer(compression::layer()).merge(data).with_state(app.clone())
 }
 
 /// The layers from the inside out: the last one sees a request first and its response last.
@@ -121,7 +132,8 @@ fn with_layers(routes: Router, app: App) -> Router {
     routes
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
-        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        .layer(DefaultBodyLimit::max(app.limits.body()))
+        .layer(middleware::from_fn_with_state(app.clone(), layers::in_time))
         .layer(middleware::from_fn(layers::envelope))
         .layer(middleware::from_fn(layers::seal))
         .layer(middleware::from_fn_with_state(app.clone(), layers::read_only))

@@ -128,10 +128,3 @@ impl Catalogue {
         self.collections.iter().flat_map(move |from| from.visible().filter(points).map(move |field| (from, field)))
     }
 }
-
-/// Makes the password fields of a collection known.
-pub(super) fn remember_passwords(collection: &Collection) {
-    let is_password = |field: &&Field| matches!(field.kind, FieldKind::Password { .. });
-    let names = collection.fields.iter().filter(is_password).map(|field| field.name.clone());
-    PASSWORDS.write().unwrap_or_else(PoisonError::into_inner).extend(names);
-}

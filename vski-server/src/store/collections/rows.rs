@@ -7,7 +7,6 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use super::auth::AuthOptions;
-use super::catalogue::remember_passwords;
 use super::check::SYSTEM_COLUMNS;
 use super::{Collection, CollectionKind, Rules};
 use crate::store::error::StoreError;
@@ -53,7 +52,6 @@ pub fn digest(conn: &Connection) -> Result<blake3::Hash, StoreError> {
 
 /// Stores a collection, new or changed.
 pub fn store(conn: &Connection, collection: &Collection) -> Result<(), StoreError> {
-    remember_passwords(collection);
     let Collection { id, name, kind, fields, rules, indexes, view_query, auth, table, deleted, created, updated } =
         collection;
     let Rules { list_rule, view_rule, create_rule, update_rule, delete_rule, auth_rule, manage_rule } = rules;

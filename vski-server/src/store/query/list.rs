@@ -13,7 +13,7 @@ use crate::store::records::{columns, on_table, to_json};
 pub struct ListQuery {
     /// Which page, from 1.
     pub page: u64,
-    /// Records per page, at most [`records::MAX_PER_PAGE`](crate::store::records::MAX_PER_PAGE).
+    /// Records per page.
     pub per_page: u64,
     /// Whether to count all records.
     pub count: bool,
