@@ -8,7 +8,7 @@ use vski_replication::names;
 use vski_replication::node::Role;
 use vski_replication::token::{Audience, Bearer, Claims, Secrets, TokenError};
 
-use crate::config::{Freshness, Limits, TrustedProxies};
+use crate::config::{CorsOrigins, Freshness, Limits, TrustedProxies};
 use crate::http::auth::limit::LoginLimiter;
 use crate::metrics::Metrics;
 use crate::replication::replicas::Replicas;
@@ -61,6 +61,8 @@ pub struct App {
     pub logins: LoginLimiter,
     /// Whose word counts for where a request comes from.
     pub trusted_proxies: Arc<TrustedProxies>,
+    /// Whose pages may read its answers in a browser.
+    pub cors_origins: Arc<CorsOrigins>,
     /// The replicas that were heard of.
     pub replicas: Arc<Replicas>,
     /// What it counts.

@@ -21,9 +21,13 @@ mod limits;
 /// How often somebody may try to log in.
 mod logins;
 
+/// Whose pages may read answers in a browser.
+mod origins;
+
 pub use freshness::{Fallback, Freshness};
 pub use limits::{Limits, MOST_BODY_BYTES};
 pub use logins::{LoginLimits, TrustedProxies};
+pub use origins::CorsOrigins;
 
 /// What the server does with its databases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -71,6 +75,9 @@ pub struct ServeArgs {
     /// Proxies whose X-Forwarded-For says who the client is: addresses and networks, with commas
     #[arg(long, env = "TRUSTED_PROXIES")]
     pub trusted_proxies: Option<TrustedProxies>,
+    /// Pages that browsers let read answers: *, none, or origins with commas, such as https://app.example.com
+    #[arg(long, env = "CORS_ORIGINS", default_value = "*")]
+    pub cors_origins: CorsOrigins,
     #[command(flatten)]
     pub retention: RetentionArgs,
     /// On a master: a replica that was not heard of for this long is forgotten: 30m, 24h, 7d
@@ -112,6 +119,7 @@ pub struct Config {
     pub limits: Limits,
     pub logins: LoginLimits,
     pub trusted_proxies: TrustedProxies,
+    pub cors_origins: CorsOrigins,
     pub first_admin: Option<FirstAdmin>,
     pub retention: Retention,
     /// How long an uploaded file stays that no row names any more.
@@ -146,6 +154,7 @@ impl ServeArgs {
             limits: self.limits,
             logins: self.logins,
             trusted_proxies: self.trusted_proxies.clone().unwrap_or_default(),
+            cors_origins: self.cors_origins.clone(),
             first_admin: self.first_admin()?,
             retention: self.retention.resolve(),
             file_grace: self.retention.file_grace,

@@ -160,6 +160,7 @@ fn app(
         limits: config.limits,
         logins: LoginLimiter::new(&config.logins),
         trusted_proxies: Arc::new(config.trusted_proxies.clone()),
+        cors_origins: Arc::new(config.cors_origins.clone()),
         replicas,
         metrics,
         shutdown,

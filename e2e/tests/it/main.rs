@@ -82,6 +82,11 @@ mod limits;
 /// Lists, filters, expansion and rules.
 mod query;
 
+/// Clients that were made for PocketBase.
+mod clients;
+
+/// What browsers and caches are told.
+mod browsers;
 /// Collections of every kind, fields of every type.
 mod schema;
 

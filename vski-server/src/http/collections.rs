@@ -20,11 +20,12 @@ use crate::store::collections::{self, Catalogue, Collection, Wanted, listing};
 use crate::store::error::{FieldError, StoreError};
 use crate::store::files::values;
 use crate::store::master::Master;
+use crate::store::query::Shape;
 use crate::store::records;
 
 const COLLECTION: &str = "/api/collections/{collection}";
 
-/// `GET /api/collections?page=&perPage=&sort=&filter=&skipTotal=`, `GET /api/collections/{collection}`.
+/// `GET /api/collections?page=&perPage=&sort=&filter=&skipTotal=&fields=`, `GET /api/collections/{collection}?fields=`.
 pub fn read_router() -> Router<App> {
     Router::new().route("/api/collections", get(list)).route(COLLECTION, get(view))
 }
@@ -48,6 +49,12 @@ struct ListParams {
     sort: String,
     #[serde(default)]
     filter: String,
+    fields: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct ViewParams {
+    fields: Option<String>,
 }
 
 async fn list(
@@ -57,6 +64,7 @@ async fn list(
     Params(params): Params<ListParams>,
 ) -> Result<Json<Value>, ApiError> {
     caller.require_admin()?;
+    let shape = Shape::parse(None, params.fields.as_deref())?;
     let catalogue = app.reader(&db)?.read(Catalogue::load).await?;
     let found = listing::select(&catalogue, &params.filter, &params.sort)?;
     let positive = |number: Option<i64>| number.and_then(|number| usize::try_from(number).ok()).filter(|n| *n > 0);
@@ -64,7 +72,7 @@ async fn list(
     let per_page = positive(params.per_page).unwrap_or(usize::try_from(records::DEFAULT_PER_PAGE).unwrap_or(30));
     let per_page = per_page.min(usize::try_from(records::MAX_PER_PAGE).unwrap_or(1000));
     let items = found.iter().skip((page - 1).saturating_mul(per_page)).take(per_page);
-    let items: Vec<_> = items.map(|collection| collection.to_json()).collect();
+    let items: Vec<_> = items.map(|collection| shape.project(collection.to_json())).collect();
     // PocketBase's answer where nothing was to be counted.
     let skip = matches!(params.skip_total.as_deref(), Some("1" | "true" | "t"));
     let total = if skip { json!(-1) } else { json!(found.len()) };
@@ -77,10 +85,12 @@ async fn view(
     caller: Caller,
     DbName(db): DbName,
     Path(name): Path<String>,
+    Params(params): Params<ViewParams>,
 ) -> Result<Json<Value>, ApiError> {
     caller.require_admin()?;
+    let shape = Shape::parse(None, params.fields.as_deref())?;
     let found = app.reader(&db)?.read(move |conn| collections::view(conn, &name)).await?;
-    Ok(Json(found.to_json()))
+    Ok(Json(shape.project(found.to_json())))
 }
 
 async fn create(

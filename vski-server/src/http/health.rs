@@ -29,7 +29,7 @@ pub fn router() -> Router<App> {
         .route("/metrics", get(metrics))
 }
 
-/// 200 as long as the process answers.
+/// 200 as long as the process answers. The last three are what PocketBase's clients read.
 async fn health(State(app): State<App>) -> Json<Value> {
     let identity = &app.identity;
     Json(json!({
@@ -38,6 +38,9 @@ async fn health(State(app): State<App>) -> Json<Value> {
         "id": identity.id,
         "publicUrl": identity.public_url,
         "version": env!("CARGO_PKG_VERSION"),
+        "code": 200,
+        "message": "API is healthy.",
+        "data": {},
     }))
 }
 

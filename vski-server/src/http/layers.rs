@@ -8,7 +8,6 @@ use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use tower_http::cors::{AllowHeaders, AllowMethods, Any, CorsLayer};
 use tracing::{Instrument, field};
 use vski_replication::names::header;
 use vski_replication::node::Role;
@@ -104,17 +103,6 @@ pub async fn identify(State(app): State<App>, request: Request, next: Next) -> R
         set(header::MASTER_URL, master);
     }
     response
-}
-
-/// Lets browsers of any origin in and shows them our headers.
-pub fn cors() -> CorsLayer {
-    let exposed = [header::REPLICA_MODE, header::REPLICA_ID, header::MASTER_URL, header::POSITION];
-    let exposed = exposed.map(HeaderName::from_static);
-    CorsLayer::new()
-        .allow_origin(Any)
-        .allow_methods(AllowMethods::mirror_request())
-        .allow_headers(AllowHeaders::mirror_request())
-        .expose_headers(exposed)
 }
 
 /// Tells the caller what this node's clock showed when it was asked and when it answered, so that both can be compared.

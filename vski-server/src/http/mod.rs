@@ -60,6 +60,15 @@ pub mod state;
 /// What happens to every request on its way in and out.
 mod layers;
 
+/// Whose pages may read answers in a browser.
+mod cors;
+
+/// What caches may do with answers.
+mod caching;
+
+/// Answers in gzip or zstd.
+mod compression;
+
 /// Errors as callers see them.
 mod error;
 
@@ -84,6 +93,7 @@ pub fn master_router(state: MasterState, source: SourceState) -> Router {
         .merge(auth::write_router())
         .merge(sql::write_router())
         .merge(handover::router())
+        .layer(compression::layer())
         .with_state(state);
     with_layers(routes.merge(source_routes(source)).merge(read_routes(&app)), app)
 }
@@ -108,13 +118,15 @@ fn source_routes(state: SourceState) -> Router {
 
 /// What both roles answer from their own files.
 fn read_routes(app: &App) -> Router {
-    let data =
-        Router::new().merge(collections::read_router()).merge(records::read_router()).merge(files::read_router());
+    let data = Router::new().merge(collections::read_router()).merge(records::read_router());
+    // Files have tags of their own.
+    let data = data.route_layer(middleware::from_fn(caching::tag)).merge(files::read_router());
     Router::new()
         .merge(health::router())
         .merge(databases::read_router())
         .merge(data.route_layer(middleware::from_fn_with_state(app.clone(), freshness::gate)))
         .merge(auth::read_router())
+        .layer(compression::layer())
         .with_state(app.clone())
 }
 
@@ -128,7 +140,8 @@ fn with_layers(routes: Router, app: App) -> Router {
         .layer(middleware::from_fn(layers::envelope))
         .layer(middleware::from_fn(layers::seal))
         .layer(middleware::from_fn_with_state(app.clone(), layers::read_only))
-        .layer(layers::cors())
+        .layer(middleware::from_fn(caching::keep_private))
+        .layer(cors::layer(&app.cors_origins))
         .layer(middleware::from_fn_with_state(app.clone(), layers::identify))
         .layer(middleware::from_fn_with_state(app, layers::observe))
 }
