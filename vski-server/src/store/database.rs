@@ -66,14 +66,17 @@ pub fn open(
 /// Brings the tables of an older database up to date, as a schema change that its replicas follow.
 fn upgrade(conn: &mut WriteConnection, name: &str) -> Result<(), StoreError> {
     let is_default = name == names::DEFAULT_DATABASE;
-    let lacking = move |conn: &Connection| {
+    let lacking = move |conn: &Connection| -> Result<Vec<String>, StoreError> {
         let mut statements = collections::tables::upgrade(conn)?;
         if is_default {
             statements.extend(keys::upgrade(conn)?);
         }
         Ok(statements)
     };
-    // Password fields are known from here on, too.
+    if lacking(conn.conn())?.is_empty() {
+        // Password fields are known from here on.
+        return collections::Catalogue::load(conn.conn()).map(drop);
+    }
     let (mut request, _answer) = Schema::new(lacking, |conn| collections::Catalogue::load(conn).map(drop));
     conn.commit_schema(&mut request)
 }
