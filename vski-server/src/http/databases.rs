@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::extract::State;
-use axum::routing::{get, post};
-use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::error::ApiError;
 use super::extract::{Body, Caller};
@@ -16,36 +18,46 @@ use crate::store::error::StoreError;
 use crate::store::master::Master;
 
 /// `GET /api/databases`.
-pub fn read_router() -> Router<App> {
-    Router::new().route("/api/databases", get(list))
+pub fn read_router() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(list))
 }
 
 /// `POST /api/databases {name}`.
-pub fn write_router() -> Router<MasterState> {
-    Router::new().route("/api/databases", post(create))
+pub fn write_router() -> OpenApiRouter<MasterState> {
+    OpenApiRouter::new().routes(routes!(create))
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct DatabaseList {
     items: Vec<DatabaseItem>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct DatabaseItem {
     name: String,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 struct CreateDatabase {
     name: String,
 }
 
+/// Names the databases.
+#[utoipa::path(get, path = "/api/databases", tag = "databases", responses((status = 200, body = DatabaseList)))]
 async fn list(State(app): State<App>, caller: Caller) -> Result<Json<DatabaseList>, ApiError> {
     caller.require_admin()?;
     let items = app.readers()?.iter().map(|reader| DatabaseItem { name: reader.name().to_owned() }).collect();
     Ok(Json(DatabaseList { items }))
 }
 
+/// Makes a database.
+#[utoipa::path(
+    post,
+    path = "/api/databases",
+    tag = "databases",
+    request_body = CreateDatabase,
+    responses((status = 200, body = DatabaseItem))
+)]
 async fn create(
     State(master): State<Arc<Master>>,
     caller: Caller,

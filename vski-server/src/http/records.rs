@@ -2,18 +2,21 @@
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use axum::routing::{get, patch, post};
-use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use utoipa::IntoParams;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::asked::Asked;
 use super::auth::caller::ClientAddress;
 use super::auth::records::prove;
 use super::error::ApiError;
 use super::extract::{Body, Caller, DbName, Params, RawBody, check_keys};
+use super::openapi::shapes::{Imported, Record, RecordPage};
 use super::position::Positioned;
 use super::state::MasterState;
 use crate::app::App;
@@ -32,21 +35,19 @@ const RECORDS: &str = "/api/collections/{collection}/records";
 const RECORD: &str = "/api/collections/{collection}/records/{id}";
 
 /// `GET …/records?page=&perPage=&skipTotal=&filter=&sort=&expand=&fields=`, `GET …/records/{id}?expand=&fields=`.
-pub fn read_router() -> Router<App> {
-    Router::new().route(RECORDS, get(list)).route(RECORD, get(view))
+pub fn read_router() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(list)).routes(routes!(view))
 }
 
 /// `POST …/records`, `PATCH` and `DELETE …/records/{id}` (the first two with `?expand=&fields=`), `POST …/import` (NDJSON,
 /// admins only, all or nothing).
-pub fn write_router() -> Router<MasterState> {
-    Router::new()
-        .route(RECORDS, post(create))
-        .route(RECORD, patch(update).delete(delete))
-        .route("/api/collections/{collection}/import", post(import_lines))
+pub fn write_router() -> OpenApiRouter<MasterState> {
+    OpenApiRouter::new().routes(routes!(create)).routes(routes!(update, delete)).routes(routes!(import_lines))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(rename_all = "camelCase")]
+#[into_params(parameter_in = Query)]
 struct ListParams {
     page: Option<i64>,
     per_page: Option<i64>,
@@ -70,7 +71,8 @@ impl ListParams {
 }
 
 /// What every answer with a record takes.
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 struct ShapeParams {
     expand: Option<String>,
     fields: Option<String>,
@@ -82,6 +84,8 @@ impl ShapeParams {
     }
 }
 
+/// Lists records.
+#[utoipa::path(get, path = RECORDS, tag = "records", params(ListParams), responses((status = 200, body = RecordPage)))]
 async fn list(
     State(app): State<App>,
     Asked(request): Asked,
@@ -105,6 +109,8 @@ async fn list(
     })))
 }
 
+/// Shows a record.
+#[utoipa::path(get, path = RECORD, tag = "records", params(ShapeParams), responses((status = 200, body = Record)))]
 async fn view(
     State(app): State<App>,
     Asked(request): Asked,
@@ -122,6 +128,15 @@ async fn view(
     Ok(Json(found.await?))
 }
 
+/// Makes a record.
+#[utoipa::path(
+    post,
+    path = RECORDS,
+    tag = "records",
+    params(ShapeParams),
+    request_body = Record,
+    responses((status = 200, body = Record))
+)]
 async fn create(
     State(master): State<Arc<Master>>,
     Asked(mut request): Asked,
@@ -139,6 +154,15 @@ async fn create(
     Ok(Positioned::new(&db, made.await?, Json))
 }
 
+/// Changes a record: the fields that are given.
+#[utoipa::path(
+    patch,
+    path = RECORD,
+    tag = "records",
+    params(ShapeParams),
+    request_body = Record,
+    responses((status = 200, body = Record))
+)]
 async fn update(
     State(MasterState { app, master }): State<MasterState>,
     ClientAddress(address): ClientAddress,
@@ -158,6 +182,8 @@ async fn update(
     Ok(Positioned::new(&db, updated.await?, Json))
 }
 
+/// Deletes a record.
+#[utoipa::path(delete, path = RECORD, tag = "records", responses((status = 204)))]
 async fn delete(
     State(master): State<Arc<Master>>,
     Asked(request): Asked,
@@ -169,6 +195,14 @@ async fn delete(
     Ok(Positioned::new(&db, deleted.await?, |_| StatusCode::NO_CONTENT))
 }
 
+/// Makes many records: a JSON object per line, all or nothing. Admins only.
+#[utoipa::path(
+    post,
+    path = "/api/collections/{collection}/import",
+    tag = "records",
+    request_body(content = String, content_type = "application/x-ndjson"),
+    responses((status = 200, body = Imported))
+)]
 async fn import_lines(
     State(master): State<Arc<Master>>,
     caller: Caller,
