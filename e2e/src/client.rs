@@ -3,7 +3,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use reqwest::Method;
 use reqwest::blocking as http;
-use reqwest::header::HeaderMap;
+use reqwest::header::{CONTENT_TYPE, HeaderMap};
 use reqwest::redirect::Policy;
 use serde_json::{Value, json};
 use vski_replication::names::{header, route};
@@ -138,6 +138,11 @@ impl Client {
             request = request.json(body);
         }
         answer(request)
+    }
+
+    /// Any request with a body of its own kind.
+    pub fn send_bytes(&self, method: Method, path: &str, kind: &str, body: Vec<u8>) -> Result<Reply> {
+        answer(self.request(method, path).header(CONTENT_TYPE, kind).body(body))
     }
 
     /// Any request whose body is a text.

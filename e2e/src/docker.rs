@@ -114,6 +114,16 @@ pub fn available() -> Result<()> {
     docker(&["version", "--format", "{{.Server.Version}}"]).map(drop).context("Docker does not answer")
 }
 
+/// A program that reaches into containers from this machine. It is stopped when its time is over.
+pub fn as_root(program: &str) -> Command {
+    if rustix::process::getuid().is_root() {
+        return limited(program, COMMAND);
+    }
+    let mut command = limited("sudo", COMMAND);
+    command.args(["--non-interactive", program]);
+    command
+}
+
 /// Runs `docker …`, which must succeed. Returns its stdout.
 pub fn docker(arguments: &[&str]) -> Result<String> {
     finish(cli().args(arguments))

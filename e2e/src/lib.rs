@@ -2,10 +2,12 @@
 //!
 //! Reading order: [`mod@eventually`] is the one way to wait. [`programs`] finds the binaries, [`output`] keeps what they
 //! print, [`process`] runs one of them, [`memory`] watches it, [`program`] one that can be started again, [`cluster`] whole nodes. [`client`]
-//! talks to a node, [`load`] writes to it and remembers what was acknowledged, [`content`] compares data directories,
-//! [`offline`] edits those of stopped nodes. [`proxy`] is the network between nodes, [`shell`] an administrator's sqlite3,
-//! [`faults`] lists where programs can be made to die or fail. [`mod@docker`] is the way to containers.
-//! [`mod@manifests`] renders and judges what is in `k8s/`, [`mod@pods`] runs it, [`scenarios`] is the harness of all that needs containers.
+//! talks to a node, [`load`] writes to it and remembers what was acknowledged, [`reads`] notices reads that fail or are
+//! stale, [`content`] compares data directories,
+//! [`offline`] edits those of stopped nodes. [`proxy`] is the network between nodes, [`link`] that of one container, [`disk`]
+//! a small one, [`shell`] an administrator's sqlite3, [`faults`] lists where programs can be made to die or fail.
+//! [`mod@docker`] is the way to containers. [`mod@manifests`] renders and judges what is in `k8s/`, [`mod@pods`] runs it,
+//! [`scenarios`] is the harness of all that needs containers.
 //!
 //! Environment: `VSKI_BIN_DIR` (where the binaries are), `VSKI_SEED` (repeats a random run), `VSKI_ROUNDS` (how many random
 //! rounds), `VSKI_KEEP` (set: data directories stay), `RUST_LOG` (passed on to the programs).
@@ -37,14 +39,29 @@ pub mod client;
 /// Writes in the background that remember what was acknowledged.
 pub mod load;
 
+/// Reads in the background that notice every failure and every stale answer.
+pub mod reads;
+
 /// What a database file contains, as hashes that can be compared.
 pub mod content;
+
+/// Forms with files.
+pub mod form;
+
+/// Uploaded files on the disk, and the rows that name them.
+pub mod storage;
 
 /// What can happen to the data directory of a node that is not running.
 pub mod offline;
 
 /// The network between two nodes, which can fail.
 pub mod proxy;
+
+/// The network of one container, which can get worse.
+pub mod link;
+
+/// A small disk, which can be full.
+pub mod disk;
 
 /// The sqlite3 shell of the machine.
 pub mod shell;

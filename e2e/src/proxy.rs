@@ -1,15 +1,22 @@
-//! A TCP proxy between two nodes that can do what networks do: refuse, fall silent, and break off in the middle of an
-//! answer. One thread accepts, two per connection copy.
+//! A TCP proxy between two nodes that can do what networks do: refuse, fall silent, take their time, and break off in
+//! the middle of an answer. One thread accepts; per connection and direction one reads, and one writes what is due.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
 /// How often a copying thread looks whether it should end.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// Most bytes that are read at once.
+const CHUNK: usize = 16 << 10;
+
+/// Chunks that are on their way in one direction of a connection, at most.
+const ON_THEIR_WAY: usize = 256;
 
 /// What the network does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +32,8 @@ pub enum Network {
     SilentAfter(u64),
     /// Each connection breaks after that many bytes of answers, counted from when it was set or the connection made.
     CutAfter(u64),
+    /// It works, and every byte takes that long, in each direction.
+    Slow(Duration),
 }
 
 /// A network in front of a node. Its connections end when it is dropped.
@@ -57,10 +66,24 @@ enum Way {
     Answers,
 }
 
+/// What may pass of the bytes that were read.
+struct Admitted {
+    count: usize,
+    /// Whether the connection breaks after them.
+    breaks: bool,
+    /// How long they are on their way.
+    takes: Duration,
+}
+
 impl Proxy {
     /// A working network in front of the node at `url`.
     pub fn start(url: &str) -> Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("listen for the proxy")?;
+        Self::start_on(Ipv4Addr::LOCALHOST.into(), url)
+    }
+
+    /// The same on another address of this machine, such as the one that containers know it by.
+    pub fn start_on(address: IpAddr, url: &str) -> Result<Self> {
+        let listener = TcpListener::bind((address, 0)).context("listen for the proxy")?;
         let address = listener.local_addr()?;
         let state = State { network: Network::Whole, target: parse(url)?, open: Vec::new(), over: false, changes: 0 };
         let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() });
@@ -150,31 +173,38 @@ impl Shared {
     }
 
     /// Copies until either end is closed, and closes the other.
-    fn copy(&self, way: Way, mut from: TcpStream, mut to: TcpStream) {
-        let (mut buffer, mut passed, mut since) = ([0; 16 << 10], 0, self.state().changes);
-        loop {
-            match from.read(&mut buffer) {
-                Ok(0) => break,
-                Ok(count) => {
-                    let Some(count) = self.admit(way, count, &mut passed, &mut since) else { break };
-                    if to.write_all(&buffer[..count.0]).is_err() || count.1 {
-                        break;
+    fn copy(&self, way: Way, from: TcpStream, to: TcpStream) {
+        let (mut buffer, mut passed, mut since) = ([0; CHUNK], 0, self.state().changes);
+        let (send, due) = sync_channel(ON_THEIR_WAY);
+        std::thread::scope(|scope| {
+            scope.spawn(|| deliver(due, &from, &to));
+            // What was read is still delivered when this ends: its end of the channel is dropped first.
+            let send = send;
+            loop {
+                match (&from).read(&mut buffer) {
+                    Ok(0) => break,
+                    Ok(count) => {
+                        let admitted = self.admit(way, count, &mut passed, &mut since);
+                        let Some(Admitted { count, breaks, takes }) = admitted else { break };
+                        if send.send((Instant::now() + takes, buffer[..count].to_vec())).is_err() || breaks {
+                            break;
+                        }
                     }
-                }
-                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
-                    if self.state().over {
-                        break;
+                    Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                        if self.state().over {
+                            break;
+                        }
                     }
+                    Err(_) => break,
                 }
-                Err(_) => break,
             }
-        }
+        });
         let _ = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
     }
 
-    /// How many of `count` bytes may pass, and whether the connection breaks after them; waits while the network is
-    /// silent. `None`: none, and it breaks now.
-    fn admit(&self, way: Way, count: usize, passed: &mut u64, since: &mut u64) -> Option<(usize, bool)> {
+    /// What may pass of `count` bytes; waits while the network is silent. `None`: nothing, and the connection breaks now.
+    fn admit(&self, way: Way, count: usize, passed: &mut u64, since: &mut u64) -> Option<Admitted> {
+        let at_once = Admitted { count, breaks: false, takes: Duration::ZERO };
         let mut state = self.state();
         loop {
             if state.over || state.network == Network::Refuses {
@@ -187,16 +217,28 @@ impl Shared {
                 (Network::Silent | Network::SilentAfter(0), _) => {}
                 (Network::SilentAfter(left), Way::Answers) => {
                     *left = left.saturating_sub(count as u64);
-                    return Some((count, false));
+                    return Some(at_once);
                 }
                 (Network::CutAfter(most), Way::Answers) => {
                     let may = usize::try_from(most.saturating_sub(*passed)).unwrap_or(count).min(count);
                     *passed += may as u64;
-                    return Some((may, *passed >= *most));
+                    return Some(Admitted { count: may, breaks: *passed >= *most, ..at_once });
                 }
-                _ => return Some((count, false)),
+                (Network::Slow(takes), _) => return Some(Admitted { takes: *takes, ..at_once }),
+                _ => return Some(at_once),
             }
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+/// Writes chunks when they are due. Where nobody takes them any more, their source is told.
+fn deliver(chunks: Receiver<(Instant, Vec<u8>)>, from: &TcpStream, mut to: &TcpStream) {
+    for (due, chunk) in chunks {
+        std::thread::sleep(due.saturating_duration_since(Instant::now()));
+        if to.write_all(&chunk).is_err() {
+            let _ = from.shutdown(Shutdown::Both);
+            return;
         }
     }
 }
@@ -284,5 +326,19 @@ mod tests {
         let mut new = connect(&proxy);
         new.write_all(&[1]).unwrap();
         assert_eq!(read(&mut new, 1_000), 1_000);
+    }
+
+    #[test]
+    fn a_slow_network_takes_its_time_both_ways_and_passes_what_is_sent_meanwhile() {
+        const TAKES: Duration = Duration::from_millis(60);
+        let proxy = Proxy::start(&node()).unwrap();
+        proxy.set(Network::Slow(TAKES));
+        let mut stream = connect(&proxy);
+        let began = Instant::now();
+        for _ in 0..50 {
+            stream.write_all(&[1]).unwrap();
+        }
+        assert_eq!(read(&mut stream, 50_000), 50_000);
+        assert!(began.elapsed() >= 2 * TAKES, "{:?}", began.elapsed());
     }
 }

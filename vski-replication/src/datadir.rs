@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! DATA_DIR/<name>.db       a database, readable with plain sqlite3
+//! DATA_DIR/storage/<db>    its uploaded files, see `crate::files`
 //! DATA_DIR/.vski/id        this node's id; whoever starts first makes it
 //! DATA_DIR/.vski/lock      exclusive flock of the one process that may write the replicated databases
 //! DATA_DIR/.vski/<db>.open shared flock of whoever has that database open, exclusive to replace its file
@@ -237,6 +238,11 @@ impl DataDir {
         if !is_node_id(id) {
             return Err(DataDirError::NodeId(id.to_owned()));
         }
+        match self.recorded_id() {
+            Ok(Some(recorded)) if wanted.is_none_or(|wanted| wanted == recorded) => return Ok(recorded),
+            Err(error) if wanted.is_none() => return Err(error),
+            _ => {}
+        }
         let temporary = self.private().join(format!("id.{}", unique()));
         fault::io("id:write").map_err(io_error("write", &temporary))?;
         write_synced(&temporary, id.as_bytes()).map_err(io_error("write", &temporary))?;
@@ -404,6 +410,8 @@ fn io_error<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) 
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt;
+
     use super::*;
 
     fn directory() -> (tempfile::TempDir, DataDir) {
@@ -418,7 +426,10 @@ mod tests {
         let first = dir.node_id(None).unwrap();
         assert_eq!(dir.node_id(None).unwrap(), first);
         assert_eq!(dir.node_id(Some("r001")).unwrap(), "r001");
-        assert_eq!(dir.node_id(None).unwrap(), "r001");
+        let inode = || std::fs::metadata(dir.private().join("id")).unwrap().ino();
+        let before = inode();
+        assert_eq!([None, Some("r001")].map(|wanted| dir.node_id(wanted).unwrap()), ["r001", "r001"]);
+        assert_eq!(inode(), before, "it is not written again: a full volume would not let it");
         assert!(dir.node_id(Some("no spaces")).unwrap_err().to_string().contains("REPLICA_ID"));
     }
 

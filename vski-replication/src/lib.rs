@@ -5,7 +5,7 @@
 //!
 //! Reading order: [`position`] names a point of history, [`entry`] is one step of it, [`chain`] ties the steps
 //! together. [`schema`] compares table layouts, [`session`] captures and applies rows, [`changelog`] stores the
-//! entries beside the rows. [`snapshot`] describes a copied file, [`token`] says who may fetch it, [`datadir`] and
+//! entries beside the rows. [`snapshot`] describes a copied file, [`token`] says who may fetch it, [`files`] names what was uploaded, [`datadir`] and
 //! [`node`] say who may write where, [`names`] fixes the words on the wire.
 
 /// Databases, epochs, chains and positions: who a history belongs to and how far it has got.
@@ -49,6 +49,9 @@ pub mod token;
 
 /// The data directory: files, locks, this node's id.
 pub mod datadir;
+
+/// Uploaded files: the table that names them, and where their bytes lie.
+pub mod files;
 
 /// What is true of this node only: its role, its progress, the replicas it has seen.
 pub mod node;

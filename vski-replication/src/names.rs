@@ -29,6 +29,9 @@ pub fn is_database_name(name: &str) -> bool {
 /// Where a replica that serves others is behind the one that asks it: the state of the latter's copy, which waits.
 pub const PARENT_BEHIND: &str = "parent_behind";
 
+/// Where a replica that serves others does not have an uploaded file yet: the caller tries again.
+pub const FILE_AWAITED: &str = "file_awaited";
+
 /// Routes of the replication protocol, on the master and on replicas that serve others.
 pub mod route {
     /// The databases and their positions. `?wait=<seconds>&known=<names>` waits for a change of the set.
@@ -40,6 +43,8 @@ pub mod route {
     pub const CHANGESET: &str = "/api/replica/changeset";
     /// A new snapshot's manifest. `?db=`. The file follows under `/{id}`.
     pub const SNAPSHOT: &str = "/api/replica/snapshot";
+    /// An uploaded file, by `/{name}?db=`.
+    pub const FILES: &str = "/api/replica/files";
     /// A replica reports the position it starts from. `POST {db, position}`.
     pub const SESSION: &str = "/api/replica/session";
     /// The replicas that the master has heard of.
@@ -98,7 +103,8 @@ pub mod header {
     pub const LAG: &str = "x-vski-lag";
     /// From a replica, with a changeset: the state of its own copy.
     pub const STATE: &str = "x-vski-state";
-    /// [`super::PARENT_BEHIND`] with a 204, where the caller is further than the replica that it asked.
+    /// [`super::PARENT_BEHIND`] with a 204, where the caller is further than the replica that it asked;
+    /// [`super::FILE_AWAITED`] with a 503, where that replica does not have an uploaded file yet.
     pub const STANDING: &str = "x-vski-standing";
     /// Where a write stands, on its answer: `<db>:<generation>-<epoch id>:<version>`.
     pub const POSITION: &str = "x-vski-position";

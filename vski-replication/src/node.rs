@@ -3,10 +3,10 @@
 //! The lock holder writes it, at most once a second per database but at once when a state changes; the server beside
 //! a separate agent reads it. That is how a replica's server knows its role, lag and readiness without asking.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, params};
 use serde::{Deserialize, Serialize};
 
 use crate::datadir::{DataDir, DataDirError, DirLock, Holder};
@@ -52,6 +52,7 @@ const TABLES: &str = "
     CREATE TABLE IF NOT EXISTS clock (one INTEGER PRIMARY KEY CHECK (one = 1), skew_ms INTEGER NOT NULL);
     CREATE TABLE IF NOT EXISTS upstream (one INTEGER PRIMARY KEY CHECK (one = 1), path TEXT NOT NULL);
     CREATE TABLE IF NOT EXISTS fingerprints (name TEXT PRIMARY KEY NOT NULL, fingerprint TEXT NOT NULL);
+    CREATE TABLE IF NOT EXISTS deleted (name TEXT PRIMARY KEY NOT NULL);
     CREATE TABLE IF NOT EXISTS known (name TEXT PRIMARY KEY NOT NULL, made INTEGER NOT NULL);";
 
 /// What a node does with its databases. Recorded at the first start; only promote and demote change it.
@@ -96,7 +97,7 @@ pub enum ClaimError {
         repair: &'static str,
     },
     /// node.db cannot be used.
-    #[error("cannot use node.db in {path}: {source}; if the file is damaged, move it away: it holds no user data")]
+    #[error("cannot use node.db in {path}: {source}; {remedy}", remedy = remedy(source))]
     NodeDb {
         /// The directory.
         path: PathBuf,
@@ -105,13 +106,24 @@ pub enum ClaimError {
     },
 }
 
-/// Takes a directory's lock for a process of `role` and records the role at the first start.
+fn remedy(source: &rusqlite::Error) -> &'static str {
+    match source.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => "make room on its file system",
+        _ => "if the file is damaged, move it away: it holds no user data",
+    }
+}
+
+/// Takes a directory's lock for a process of `role` and records the role at the first start. Later it writes nothing, which
+/// a full volume would not let it.
 pub fn claim(dir: &DataDir, role: Role, holder: Holder) -> Result<(DirLock, NodeDb), ClaimError> {
     let lock = dir.lock(holder)?;
     let failed = |source| ClaimError::NodeDb { path: dir.private(), source };
     let node = NodeDb::open(dir).map_err(failed)?;
-    check_role(dir, node.role().map_err(failed)?, role)?;
-    node.set_role(role).map_err(failed)?;
+    let recorded = node.role().map_err(failed)?;
+    check_role(dir, recorded, role)?;
+    if recorded.is_none() {
+        node.set_role(role).map_err(failed)?;
+    }
     Ok((lock, node))
 }
 
@@ -245,10 +257,16 @@ pub struct NodeDb {
     conn: Connection,
 }
 
+/// Pages of node.db's write-ahead log after which it is used again from its beginning. Few, so that this was done long
+/// before the volume is full: what is written in place needs no room, and so node.db can tell that there is none, and a
+/// node can be started again.
+const LOG_PAGES: i64 = 32;
+
 impl NodeDb {
     /// Opens it for writing, which only the lock holder does.
     pub fn open(dir: &DataDir) -> rusqlite::Result<Self> {
         let conn = connection::writer(&path(dir))?;
+        conn.pragma_update(None, "wal_autocheckpoint", LOG_PAGES)?;
         conn.execute_batch(TABLES)?;
         conn.execute_batch(promotion::TABLES)?;
         if !has_column(&conn, "replicas", "version")? {
@@ -259,6 +277,8 @@ impl NodeDb {
             // A file from before replicas served others.
             conn.execute_batch("ALTER TABLE databases ADD COLUMN head_ms INTEGER")?;
         }
+        // The file has all its pages from now on. Where there is no room for them, the log keeps them.
+        let _ = conn.query_row("PRAGMA wal_checkpoint", [], |_| Ok(()));
         Ok(Self { conn })
     }
 
@@ -310,6 +330,24 @@ impl NodeDb {
     pub fn set_clock_skew_ms(&self, skew_ms: i64) -> rusqlite::Result<()> {
         self.conn.prepare_cached("INSERT OR REPLACE INTO clock VALUES (1, ?1)")?.execute([skew_ms])?;
         Ok(())
+    }
+
+    /// The databases that this replica's master has deleted.
+    pub fn deleted(&self) -> rusqlite::Result<BTreeSet<String>> {
+        if !self.has_table("deleted")? {
+            return Ok(BTreeSet::new());
+        }
+        self.conn.prepare_cached("SELECT name FROM deleted")?.query_map([], |row| row.get(0))?.collect()
+    }
+
+    /// Records them, in the place of those before.
+    pub fn set_deleted(&mut self, names: &BTreeSet<String>) -> rusqlite::Result<()> {
+        let transaction = self.conn.transaction()?;
+        transaction.execute("DELETE FROM deleted", [])?;
+        for name in names {
+            transaction.execute("INSERT INTO deleted VALUES (?1)", [name])?;
+        }
+        transaction.commit()
     }
 
     /// The nodes between this one and its master, the nearest first, with commas; empty where there are none.
@@ -548,6 +586,38 @@ mod tests {
         assert_eq!(reader.role().unwrap(), Some(Role::Replica));
         assert_eq!(reader.databases().unwrap(), [state.clone()]);
         assert_eq!(state.lag_seconds(3_500), Some(2.5));
+    }
+
+    #[test]
+    fn a_directory_that_has_its_role_is_claimed_without_a_write_and_a_full_volume_is_told() {
+        let temporary = tempfile::tempdir().unwrap();
+        let dir = DataDir::open(temporary.path()).unwrap();
+        let claimed = || claim(&dir, Role::Master, Holder::this_process("master"));
+        let (lock, node) = claimed().unwrap();
+        let full = "CREATE TRIGGER full BEFORE INSERT ON node BEGIN SELECT RAISE(ABORT, 'full'); END";
+        node.conn.execute_batch(full).unwrap();
+        assert!(node.set_role(Role::Master).is_err());
+        drop((lock, node));
+        claimed().unwrap();
+
+        let full = rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_FULL), None);
+        let told = ClaimError::NodeDb { path: dir.private(), source: full }.to_string();
+        assert!(told.contains("make room") && !told.contains("move it away"), "{told}");
+    }
+
+    #[test]
+    fn it_has_its_size_from_the_start_and_its_log_is_used_again_before_it_is_large() {
+        let temporary = tempfile::tempdir().unwrap();
+        let dir = DataDir::open(temporary.path()).unwrap();
+        let writer = NodeDb::open(&dir).unwrap();
+        let log = || connection::wal_bytes(&path(&dir));
+        let file = || std::fs::metadata(path(&dir)).unwrap().len();
+        let made = file();
+        let write = |times: i64| (0..times).for_each(|skew_ms| writer.set_clock_skew_ms(skew_ms).unwrap());
+        write(100);
+        let settled = log();
+        write(1_000);
+        assert_eq!((log(), file()), (settled, made));
     }
 
     #[test]

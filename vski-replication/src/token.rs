@@ -26,6 +26,8 @@ pub enum Audience {
     Replica,
     /// A person or program that logged in.
     User,
+    /// Protected files, asked for with the token in the address: it can do nothing else.
+    File,
     /// A command run beside a node by somebody who knows the secret.
     Operator,
 }

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
+use vski_replication::datadir::DataDir;
 use vski_replication::names;
 use vski_replication::node::Role;
 use vski_replication::token::{Audience, Bearer, Claims, Secrets, TokenError};
 
-use crate::config::{Freshness, TrustedProxies};
+use crate::config::{CorsOrigins, Freshness, Limits, TrustedProxies};
 use crate::http::auth::limit::LoginLimiter;
 use crate::metrics::Metrics;
 use crate::replication::replicas::Replicas;
@@ -54,10 +55,14 @@ pub struct App {
     pub databases: Databases,
     /// How stale its reads may be.
     pub freshness: Freshness,
+    /// How much a request may ask for.
+    pub limits: Limits,
     /// How often somebody may try to log in here.
     pub logins: LoginLimiter,
     /// Whose word counts for where a request comes from.
     pub trusted_proxies: Arc<TrustedProxies>,
+    /// Whose pages may read its answers in a browser.
+    pub cors_origins: Arc<CorsOrigins>,
     /// The replicas that were heard of.
     pub replicas: Arc<Replicas>,
     /// What it counts.
@@ -72,6 +77,14 @@ impl App {
         match &self.databases {
             Databases::Master(master) => master.reader(name),
             Databases::Replica(replica) => replica.reader(name),
+        }
+    }
+
+    /// The data directory.
+    pub fn dir(&self) -> &DataDir {
+        match &self.databases {
+            Databases::Master(master) => master.dir(),
+            Databases::Replica(replica) => replica.dir(),
         }
     }
 

@@ -15,11 +15,19 @@ pub mod duration;
 /// How stale a read may be.
 mod freshness;
 
+/// How much a request may ask for.
+mod limits;
+
 /// How often somebody may try to log in.
 mod logins;
 
+/// Whose pages may read answers in a browser.
+mod origins;
+
 pub use freshness::{Fallback, Freshness};
+pub use limits::{Limits, MOST_BODY_BYTES};
 pub use logins::{LoginLimits, TrustedProxies};
+pub use origins::CorsOrigins;
 
 /// What the server does with its databases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -61,10 +69,15 @@ pub struct ServeArgs {
     #[command(flatten)]
     pub freshness: Freshness,
     #[command(flatten)]
+    pub limits: Limits,
+    #[command(flatten)]
     pub logins: LoginLimits,
     /// Proxies whose X-Forwarded-For says who the client is: addresses and networks, with commas
     #[arg(long, env = "TRUSTED_PROXIES")]
     pub trusted_proxies: Option<TrustedProxies>,
+    /// Pages that browsers let read answers: *, none, or origins with commas, such as https://app.example.com
+    #[arg(long, env = "CORS_ORIGINS", default_value = "*")]
+    pub cors_origins: CorsOrigins,
     #[command(flatten)]
     pub retention: RetentionArgs,
     /// On a master: a replica that was not heard of for this long is forgotten: 30m, 24h, 7d
@@ -103,10 +116,14 @@ pub struct Config {
     /// `None` on a master.
     pub replica: Option<ReplicaConfig>,
     pub freshness: Freshness,
+    pub limits: Limits,
     pub logins: LoginLimits,
     pub trusted_proxies: TrustedProxies,
+    pub cors_origins: CorsOrigins,
     pub first_admin: Option<FirstAdmin>,
     pub retention: Retention,
+    /// How long an uploaded file stays that no row names any more.
+    pub file_grace: Duration,
     pub replica_forget_after: Duration,
 }
 
@@ -134,10 +151,13 @@ impl ServeArgs {
             listen,
             replica,
             freshness: self.freshness,
+            limits: self.limits,
             logins: self.logins,
             trusted_proxies: self.trusted_proxies.clone().unwrap_or_default(),
+            cors_origins: self.cors_origins.clone(),
             first_admin: self.first_admin()?,
             retention: self.retention.resolve(),
+            file_grace: self.retention.file_grace,
             replica_forget_after: self.replica_forget_after,
         })
     }

@@ -27,6 +27,7 @@ use crate::replication::retention::Keeper;
 use crate::replication::snapshot::Snapshots;
 use crate::store::auth::admins;
 use crate::store::error::StoreError;
+use crate::store::files;
 use crate::store::master::Master;
 use crate::store::replica::Replica;
 
@@ -56,11 +57,14 @@ async fn run_master(config: Config, dir: DataDir, id: String, shutdown: Cancella
     let listener = listen(config.listen).await?;
     let (mut lock, node) = node::claim(&dir, Role::Master, Holder::this_process("master")).map_err(one_line)?;
     let metrics = Arc::new(Metrics::new().map_err(one_line)?);
-    let master = Arc::new(Master::open(&dir, &metrics).map_err(|error| error.describe())?);
+    let master =
+        Arc::new(Master::open_with(&dir, &metrics, config.limits.write_queue).map_err(|error| error.describe())?);
     first_admin(&master, config.first_admin.clone()).await.map_err(|error| error.describe())?;
     let snapshots = Arc::new(Snapshots::new(&dir, &metrics).map_err(|error| not_cleared(&dir, &error))?);
     let pruning = Keeper::new(Arc::clone(&master), Arc::clone(&snapshots), config.retention);
     let pruning = tokio::spawn(pruning.keep(shutdown.clone()));
+    let uploads = files::Keeper::new(Arc::clone(&master), config.file_grace);
+    let uploads = tokio::spawn(uploads.keep(shutdown.clone()));
     let replicas = Arc::new(Replicas::new(node, config.retention, config.replica_forget_after).map_err(one_line)?);
     let keeper = tokio::spawn(Arc::clone(&replicas).keep(shutdown.clone()));
     let app = app(&config, id, Databases::Master(Arc::clone(&master)), replicas, metrics, shutdown);
@@ -69,7 +73,7 @@ async fn run_master(config: Config, dir: DataDir, id: String, shutdown: Cancella
 
     lock.set_admin(announce(&app, &listener)?).map_err(one_line)?;
     serve(listener, router, &app.shutdown).await?;
-    let _ = pruning.await;
+    let _ = tokio::join!(pruning, uploads);
     let closed = tokio::time::timeout(DRAIN_LIMIT, tokio::task::spawn_blocking(move || master.close())).await;
     if closed.is_err() {
         tracing::warn!("requests were still writing when the drain limit was reached; they were not answered");
@@ -116,7 +120,9 @@ async fn run_replica(
         Some((lock, node)) => {
             let metrics = app.metrics.with_agent().map_err(one_line)?;
             let (node_config, sync_config, retention) = (config.node, replica.sync, config.retention);
-            let agent = AgentConfig { dir, lock, node, node_id: id, node_config, sync_config, retention, metrics };
+            let file_grace = config.file_grace;
+            let agent =
+                AgentConfig { dir, lock, node, node_id: id, node_config, sync_config, retention, file_grace, metrics };
             let agent = Supervisor::start(agent).map_err(one_line)?;
             agent.set_admin(address).map_err(one_line)?;
             Some(agent)
@@ -151,8 +157,10 @@ fn app(
         secrets: config.node.secrets.clone(),
         databases,
         freshness: config.freshness,
+        limits: config.limits,
         logins: LoginLimiter::new(&config.logins),
         trusted_proxies: Arc::new(config.trusted_proxies.clone()),
+        cors_origins: Arc::new(config.cors_origins.clone()),
         replicas,
         metrics,
         shutdown,

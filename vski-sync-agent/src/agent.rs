@@ -45,6 +45,8 @@ pub(crate) struct Context {
     pub(crate) board: Board,
     pub(crate) schedule: Schedule,
     pub(crate) retention: Retention,
+    /// How long an uploaded file stays that no row names any more.
+    pub(crate) file_grace: Duration,
 }
 
 /// What the master's latest list says of a database.

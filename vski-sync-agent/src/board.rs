@@ -1,12 +1,15 @@
 //! How every database is doing: one place that the tasks write, and that reports, node.db and metrics follow.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 
+use tokio::sync::watch;
 use vski_replication::clock;
 use vski_replication::node::{DatabaseState, LastError};
+use vski_replication::position::Position;
 
 use crate::error::ErrorKind;
+use crate::files::Progress;
 use crate::metrics::AgentMetrics;
 use crate::node_writer::NodeWriter;
 
@@ -17,6 +20,10 @@ pub(crate) struct Board {
     writer: Mutex<Option<NodeWriter>>,
     /// What node.db says is between this node and its master.
     upstream: Mutex<String>,
+    /// Wakes whoever waits for a copy that is another one than before.
+    moved: watch::Sender<()>,
+    /// How far the uploaded files of each database are.
+    files: watch::Sender<BTreeMap<String, Progress>>,
     /// The agent's metrics.
     pub(crate) metrics: AgentMetrics,
 }
@@ -25,7 +32,9 @@ impl Board {
     /// An empty board. What was between this node and its master before is not known to be so any more.
     pub(crate) fn new(writer: NodeWriter, metrics: AgentMetrics) -> Self {
         writer.upstream("");
-        Self { states: Mutex::default(), writer: Mutex::new(Some(writer)), upstream: Mutex::default(), metrics }
+        let (states, upstream) = (Mutex::default(), Mutex::default());
+        let (moved, files) = (watch::Sender::new(()), watch::Sender::default());
+        Self { states, writer: Mutex::new(Some(writer)), upstream, moved, files, metrics }
     }
 
     /// Adds a database unless it is there.
@@ -47,7 +56,51 @@ impl Board {
             let at_once = (&state.state, &state.detail, state.bootstrapped)
                 != (&before.state, &before.detail, before.bootstrapped);
             self.publish(state, at_once);
+            if state.position != before.position {
+                self.moved.send_replace(());
+            }
         }
+    }
+
+    /// Wakes when entries were applied to any database, or a whole copy came.
+    pub(crate) fn moved(&self) -> watch::Receiver<()> {
+        self.moved.subscribe()
+    }
+
+    /// How far the uploaded files of a database are.
+    pub(crate) fn files(&self, db: &str, progress: Progress) {
+        self.files.send_modify(|files| drop(files.insert(db.to_owned(), progress)));
+    }
+
+    /// Waits until all uploaded files that the rows name are here, or an attempt failed: why.
+    pub(crate) async fn files_settled(&self) -> Option<String> {
+        let mut files = self.files.subscribe();
+        loop {
+            let open = |(name, position): (String, Option<Position>), files: &BTreeMap<String, Progress>| {
+                let progress = files.get(&name).cloned().unwrap_or_default();
+                position.is_some()
+                    && progress.error.is_none()
+                    && (progress.position != position || progress.waiting > 0)
+            };
+            let states: Vec<_> = self.states().into_iter().map(|state| (state.name, state.position)).collect();
+            let settled = {
+                let known = files.borrow_and_update();
+                let settled = !states.into_iter().any(|state| open(state, &known));
+                settled.then(|| known.values().find_map(|progress| progress.error.clone()))
+            };
+            match settled {
+                Some(error) => return error,
+                None => drop(files.changed().await),
+            }
+        }
+    }
+
+    /// An uploaded file could not be fetched: the database itself is followed all the same.
+    pub(crate) fn file_failed(&self, db: &str, kind: ErrorKind, text: &str) {
+        self.metrics.failed(db, kind);
+        let (name, remedy) = (kind.name().to_owned(), kind.remedy().to_owned());
+        let error = LastError { name, text: text.to_owned(), remedy, at_ms: clock::now_ms() };
+        self.update(db, |state| state.last_error = Some(error));
     }
 
     /// A database's agent met an error: counts it, and tells state, error and remedy.
@@ -77,6 +130,13 @@ impl Board {
             if let Some(writer) = &*lock(&self.writer) {
                 writer.upstream(path);
             }
+        }
+    }
+
+    /// The databases that the master has deleted.
+    pub(crate) fn deleted(&self, names: &BTreeSet<String>) {
+        if let Some(writer) = &*lock(&self.writer) {
+            writer.deleted(names.clone());
         }
     }
 

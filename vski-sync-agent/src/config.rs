@@ -17,7 +17,7 @@ mod exit;
 mod retention;
 
 pub use exit::parse_or_exit;
-pub use retention::{RetentionArgs, age};
+pub use retention::{RetentionArgs, age, bytes};
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use rusqlite::ErrorCode;
 use vski_replication::changelog::LogError;
 use vski_replication::datadir::DataDirError;
+use vski_replication::files::FileError;
 use vski_replication::position::Position;
 use vski_replication::schema::diff::MigrateError;
 use vski_replication::session::Conflict;
@@ -158,6 +159,26 @@ pub enum AgentError {
     /// The data directory cannot be used.
     #[error(transparent)]
     DataDir(#[from] DataDirError),
+    /// The node at MASTER_URL waits for an uploaded file itself.
+    #[error("fetch file {name}: the replica at MASTER_URL does not have it yet")]
+    FileAwaited {
+        /// The file.
+        name: String,
+    },
+    /// The node at MASTER_URL does not have an uploaded file that a row names.
+    #[error("fetch file {name}: the node at MASTER_URL does not have it, and a row names it")]
+    FileLost {
+        /// The file.
+        name: String,
+    },
+    /// An uploaded file came that is not what its row says.
+    #[error("fetch file {name}: what came is not what its row says: {reason}")]
+    FileDiffers {
+        /// The file.
+        name: String,
+        /// What differs.
+        reason: String,
+    },
 }
 
 impl AgentError {
@@ -198,6 +219,9 @@ impl AgentError {
             Self::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => ErrorKind::DiskFull,
             Self::Io { .. } => ErrorKind::IoFailed,
             Self::DataDir(_) => ErrorKind::DataDirectory,
+            Self::FileAwaited { .. } => ErrorKind::FileAwaited,
+            Self::FileLost { .. } => ErrorKind::FileLost,
+            Self::FileDiffers { .. } => ErrorKind::FileDiffers,
         }
     }
 
@@ -278,6 +302,12 @@ impl From<rusqlite::Error> for AgentError {
             Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => Self::Malformed { reason: error.to_string() },
             _ => Self::Database(error),
         }
+    }
+}
+
+impl From<FileError> for AgentError {
+    fn from(FileError { action, path, source }: FileError) -> Self {
+        Self::Io { action, path, source }
     }
 }
 

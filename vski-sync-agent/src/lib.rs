@@ -43,6 +43,9 @@ mod converge;
 /// Chunks of a snapshot: fetched in parallel, verified, resumable.
 mod download;
 
+/// Uploaded files: fetched as rows name them, removed when none does.
+mod files;
+
 /// Work for SQLite and the disk, off the asynchronous workers.
 mod blocking;
 

@@ -32,6 +32,9 @@ pub struct AgentMetrics {
     converges: IntCounterVec,
     converge_bytes: IntCounterVec,
     lost_reports: IntCounterVec,
+    files_waiting: IntGaugeVec,
+    files_fetched: IntCounterVec,
+    file_bytes: IntCounterVec,
     verified: IntGaugeVec,
     differing: IntGaugeVec,
     /// Without labels; empty until the skew is known.
@@ -72,6 +75,12 @@ impl AgentMetrics {
             converges: IntCounterVec::new(opts("converges_total", "Times the copy was made equal in place."), db)?,
             converge_bytes: IntCounterVec::new(opts("converge_bytes_total", "Bytes fetched to do so."), db)?,
             lost_reports: IntCounterVec::new(opts("lost_reports_total", "Files written to .vski/lost."), db)?,
+            files_waiting: IntGaugeVec::new(
+                opts("files_waiting", "Uploaded files that rows name and the disk lacks."),
+                db,
+            )?,
+            files_fetched: IntCounterVec::new(opts("files_fetched_total", "Uploaded files fetched."), db)?,
+            file_bytes: IntCounterVec::new(opts("file_bytes_total", "Bytes of uploaded files fetched."), db)?,
             verified: IntGaugeVec::new(opts("verified_version", "Version at which the copy was last compared."), db)?,
             differing: IntGaugeVec::new(opts("differing_ranges", "Ranges that differed then."), db)?,
             clock_skew: GaugeVec::new(
@@ -102,8 +111,15 @@ impl AgentMetrics {
         drop(states);
         if before.is_none() {
             // At 0 from the beginning, so that the first increase is one.
-            let counters =
-                [&self.applied_entries, &self.bootstraps, &self.converges, &self.converge_bytes, &self.lost_reports];
+            let counters = [
+                &self.applied_entries,
+                &self.bootstraps,
+                &self.converges,
+                &self.converge_bytes,
+                &self.lost_reports,
+                &self.files_fetched,
+                &self.file_bytes,
+            ];
             counters.iter().for_each(|counter| drop(counter.with_label_values(&[db])));
         }
         if let Some(before) = before.filter(|before| before.state != now.state) {
@@ -130,6 +146,7 @@ impl AgentMetrics {
         let _ = self.behind.remove_label_values(&[db]);
         let _ = self.version.remove_label_values(&[db]);
         let _ = self.last_contact.remove_label_values(&[db]);
+        let _ = self.files_waiting.remove_label_values(&[db]);
         if let Some(state) = state {
             let _ = self.state.remove_label_values(&[db, state.state.as_str()]);
         }
@@ -151,6 +168,18 @@ impl AgentMetrics {
 
     pub(crate) fn bootstrapped(&self, db: &str) {
         self.bootstraps.with_label_values(&[db]).inc();
+    }
+
+    pub(crate) fn files_waiting(&self, db: &str, files: u64) {
+        self.files_waiting.with_label_values(&[db]).set(i64::try_from(files).unwrap_or(i64::MAX));
+    }
+
+    pub(crate) fn file_bytes(&self, db: &str, bytes: u64) {
+        self.file_bytes.with_label_values(&[db]).inc_by(bytes);
+    }
+
+    pub(crate) fn file_fetched(&self, db: &str) {
+        self.files_fetched.with_label_values(&[db]).inc();
     }
 
     pub(crate) fn verified(&self, verified: &Verified) {
@@ -186,6 +215,9 @@ impl AgentMetrics {
             Box::new(self.converges.clone()),
             Box::new(self.converge_bytes.clone()),
             Box::new(self.lost_reports.clone()),
+            Box::new(self.files_waiting.clone()),
+            Box::new(self.files_fetched.clone()),
+            Box::new(self.file_bytes.clone()),
             Box::new(self.verified.clone()),
             Box::new(self.differing.clone()),
             Box::new(self.clock_skew.clone()),

@@ -2,7 +2,7 @@
 //!
 //! Changes that somebody acts on are written at once; progress at most once a second per database.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -20,6 +20,7 @@ enum Message {
     Forget(String),
     ClockSkew(i64),
     Upstream(String),
+    Deleted(BTreeSet<String>),
     Flush(Sender<()>),
 }
 
@@ -59,6 +60,11 @@ impl NodeWriter {
         self.send(Message::Upstream(path.to_owned()));
     }
 
+    /// Records which databases the master has deleted.
+    pub(crate) fn deleted(&self, names: BTreeSet<String>) {
+        self.send(Message::Deleted(names));
+    }
+
     /// Returns once everything so far is written. Blocks for an fsync.
     pub(crate) fn flush(&self) {
         let (written, done) = mpsc::channel();
@@ -94,11 +100,20 @@ struct Worker {
     skew_ms: Option<i64>,
     /// The skew that was written last, and when.
     skew_written: Option<(Instant, i64)>,
+    /// Whether the last write failed, as on a full volume: told when that begins and ends.
+    failing: bool,
 }
 
 impl Worker {
     fn new(node: NodeDb) -> Self {
-        Self { node, pending: BTreeMap::new(), written: HashMap::new(), skew_ms: None, skew_written: None }
+        Self {
+            node,
+            pending: BTreeMap::new(),
+            written: HashMap::new(),
+            skew_ms: None,
+            skew_written: None,
+            failing: false,
+        }
     }
 
     fn run(mut self, receiver: &Receiver<Message>) {
@@ -114,10 +129,18 @@ impl Worker {
                 Ok(Message::Forget(db)) => {
                     self.pending.remove(&db);
                     self.written.remove(&db);
-                    report(self.node.forget_database(&db), &db);
+                    let done = self.node.forget_database(&db);
+                    self.report(&done, &db);
                 }
                 Ok(Message::ClockSkew(skew_ms)) => self.skew_ms = Some(skew_ms),
-                Ok(Message::Upstream(path)) => report(self.node.set_upstream(&path), "*"),
+                Ok(Message::Deleted(names)) => {
+                    let done = self.node.set_deleted(&names);
+                    self.report(&done, "*");
+                }
+                Ok(Message::Upstream(path)) => {
+                    let done = self.node.set_upstream(&path);
+                    self.report(&done, "*");
+                }
                 Ok(Message::Flush(written)) => {
                     self.write_due(Duration::ZERO);
                     // Whoever asked may have gone.
@@ -143,7 +166,8 @@ impl Worker {
     fn write_skew(&mut self) {
         let Some(skew_ms) = self.skew_ms.take() else { return };
         if self.skew_written.is_none_or(|(_, written)| written != skew_ms) {
-            report(self.node.set_clock_skew_ms(skew_ms), "*");
+            let done = self.node.set_clock_skew_ms(skew_ms);
+            self.report(&done, "*");
             self.skew_written = Some((Instant::now(), skew_ms));
         }
     }
@@ -151,15 +175,27 @@ impl Worker {
     /// A failed write is not repeated by itself: the next change of that database writes all of its row.
     fn write(&mut self, db: &str) {
         if let Some(state) = self.pending.remove(db) {
-            report(self.node.set_database(&state), db);
+            let done = self.node.set_database(&state);
+            self.report(&done, db);
             self.written.insert(db.to_owned(), Instant::now());
         }
     }
-}
 
-fn report(result: rusqlite::Result<()>, db: &str) {
-    if let Err(error) = result {
-        tracing::warn!(db, %error, "cannot write node.db: the server beside this agent sees an old state");
+    /// Tells when writing begins to fail, and when it works again.
+    fn report(&mut self, result: &rusqlite::Result<()>, db: &str) {
+        match result {
+            Err(error) if self.is_news(true) => {
+                tracing::warn!(db, %error, "cannot write node.db: the server beside this agent sees an old state");
+            }
+            Ok(()) if self.is_news(false) => {
+                tracing::info!("node.db is written again: the server beside this agent sees the state");
+            }
+            _ => {}
+        }
+    }
+
+    fn is_news(&mut self, failing: bool) -> bool {
+        std::mem::replace(&mut self.failing, failing) != failing
     }
 }
 
@@ -196,5 +232,14 @@ mod tests {
         writer.forget("b");
         drop(writer);
         assert_eq!(NodeDb::read(&dir).unwrap().unwrap().databases().unwrap(), [state]);
+    }
+
+    #[test]
+    fn only_the_first_failure_and_the_first_success_after_it_are_news() {
+        let temporary = tempfile::tempdir().unwrap();
+        let dir = DataDir::open(temporary.path()).unwrap();
+        let mut worker = Worker::new(NodeDb::open(&dir).unwrap());
+        let news = [false, true, true, false, false, true].map(|failing| worker.is_news(failing));
+        assert_eq!(news, [false, true, false, true, false, true]);
     }
 }

@@ -30,12 +30,14 @@ use crate::trace;
 mod client;
 mod clock_skew;
 mod error;
+mod file;
 mod relay;
 
 pub use client::Identity;
 pub(crate) use client::certificates;
 use clock_skew::ClockSkew;
 pub use error::SourceError;
+pub(crate) use file::FileBody;
 pub use relay::Relay;
 
 /// How long an answer may take to begin, beyond the wait that was asked for.
@@ -73,6 +75,9 @@ pub struct List {
     /// Names of those that a replica in between does not have yet.
     #[serde(default)]
     pub awaited: Vec<String>,
+    /// Names of those that the master has deleted.
+    #[serde(default)]
+    pub deleted: Vec<String>,
 }
 
 /// One database as the master lists it.

@@ -24,6 +24,7 @@ use crate::blocking;
 use crate::board::Board;
 use crate::config::{ConfigError, NodeConfig, Schedule, SyncConfig};
 use crate::error::{self, ErrorKind};
+use crate::files;
 use crate::fs;
 use crate::metrics::AgentMetrics;
 use crate::node_writer::NodeWriter;
@@ -64,6 +65,8 @@ pub struct AgentConfig {
     pub sync_config: SyncConfig,
     /// How much history to keep.
     pub retention: Retention,
+    /// How long an uploaded file stays that no row names any more.
+    pub file_grace: Duration,
     /// Where to count.
     pub metrics: AgentMetrics,
 }
@@ -91,6 +94,8 @@ struct Task {
     listing: watch::Sender<Listing>,
     shutdown: CancellationToken,
     handle: JoinHandle<()>,
+    /// Its uploaded files.
+    files: JoinHandle<()>,
 }
 
 /// Runs in a task of its own; an [`AgentHandle`] talks to it.
@@ -102,6 +107,10 @@ pub struct Supervisor {
     tasks: BTreeMap<String, Task>,
     /// The names that the master listed last, sorted.
     known: Option<Vec<String>>,
+    /// Databases that the master has deleted: not followed, not served, their files stay.
+    deleted: BTreeSet<String>,
+    /// Tasks of theirs that finish what they began.
+    ending: Vec<JoinHandle<()>>,
     /// When to ask for the list; `None`: on request only.
     due: Option<Instant>,
     backoff: Backoff,
@@ -111,12 +120,12 @@ pub struct Supervisor {
 impl Supervisor {
     /// Starts it on the current tokio runtime. The databases that are here are opened at once, without the master.
     pub fn start(config: AgentConfig) -> Result<AgentHandle, StartError> {
-        let AgentConfig { dir, lock, node, node_id, node_config, sync_config, retention, metrics } = config;
+        let AgentConfig { dir, lock, node, node_id, node_config, sync_config, retention, file_grace, metrics } = config;
         let identity = Identity::new(node_config.secrets, node_id, node_config.public_url);
         let source = Source::new(&sync_config, identity)?;
-        let (rows, files) = (node.databases()?, dir.databases()?);
+        let (rows, files, deleted) = (node.databases()?, dir.databases()?, node.deleted()?);
         let board = Board::new(NodeWriter::start(node)?, metrics);
-        let context = Arc::new(Context { source, dir, board, schedule: sync_config.schedule, retention });
+        let context = Arc::new(Context { source, dir, board, schedule: sync_config.schedule, retention, file_grace });
         let (shutdown, done) = (CancellationToken::new(), CancellationToken::new());
         let (sender, requests) = mpsc::channel(MAX_REQUESTS);
         let lock = Arc::new(Mutex::new(Some(lock)));
@@ -127,6 +136,8 @@ impl Supervisor {
             lock: Arc::clone(&lock),
             tasks: BTreeMap::new(),
             known: None,
+            deleted,
+            ending: Vec::new(),
             due: Some(Instant::now()),
             backoff: Backoff::default(),
             complaints: Complaints::default(),
@@ -144,12 +155,13 @@ impl Supervisor {
     fn begin(&mut self, rows: Vec<DatabaseState>, files: Vec<String>) {
         let board = &self.context.board;
         let mut rows: BTreeMap<String, DatabaseState> = rows.into_iter().map(|row| (row.name.clone(), row)).collect();
-        for name in &self.omit {
+        for name in self.omit.iter().chain(&self.deleted) {
             if rows.remove(name).is_some() {
                 board.forget(name);
             }
         }
-        let files: Vec<String> = files.into_iter().filter(|name| !self.omit.contains(name)).collect();
+        let files: Vec<String> =
+            files.into_iter().filter(|name| !self.omit.contains(name) && !self.deleted.contains(name)).collect();
         for name in &files {
             let row = rows.remove(name).unwrap_or_else(|| DatabaseState::new(name, ""));
             board.register(DatabaseState { state: "catch_up".to_owned(), detail: None, ..row });
@@ -176,7 +188,10 @@ impl Supervisor {
         for (_, task) in std::mem::take(&mut self.tasks) {
             task.shutdown.cancel();
             // A task that panicked was logged where it was watched.
-            let _ = task.handle.await;
+            let _ = tokio::join!(task.handle, task.files);
+        }
+        for ending in std::mem::take(&mut self.ending) {
+            let _ = ending.await;
         }
         let (context, lock) = (Arc::clone(&self.context), Arc::clone(&self.lock));
         blocking::run(move || {
@@ -229,7 +244,8 @@ impl Supervisor {
     }
 
     /// Takes over a new list: new databases start, missing ones are told.
-    fn observe(&mut self, List { dbs: listed, awaited }: List) {
+    fn observe(&mut self, List { dbs: listed, awaited, deleted }: List) {
+        self.note_deleted(deleted);
         let mut known: Vec<String> = listed.iter().map(|listed| listed.name.clone()).collect();
         known.sort();
         self.known = Some(known);
@@ -262,6 +278,25 @@ impl Supervisor {
         }
     }
 
+    /// Databases that the master has deleted end here; those that it has restored are listed again.
+    fn note_deleted(&mut self, listed: Vec<String>) {
+        let default = names::DEFAULT_DATABASE;
+        let deleted: BTreeSet<String> =
+            listed.into_iter().filter(|name| names::is_database_name(name) && name != default).collect();
+        if deleted == self.deleted {
+            return;
+        }
+        for name in deleted.difference(&self.deleted) {
+            let Some(task) = self.tasks.remove(name) else { continue };
+            tracing::info!(db = name, "the master has deleted this database: its file stays and is not served");
+            task.shutdown.cancel();
+            self.ending.extend([task.handle, task.files]);
+            self.context.board.forget(name);
+        }
+        self.context.board.deleted(&deleted);
+        self.deleted = deleted;
+    }
+
     /// A database that the master does not list: kept and served if it is here, forgotten if it never was.
     fn missing(&mut self, name: &str) {
         let here = self.context.dir.database(name).exists() || name == names::DEFAULT_DATABASE;
@@ -280,7 +315,8 @@ impl Supervisor {
         let (inbox, shutdown) = (Arc::new(Inbox::default()), self.shutdown.child_token());
         let running =
             keep_running(name.to_owned(), Arc::clone(&self.context), shutdown.clone(), Arc::clone(&inbox), receiver);
-        let task = Task { inbox, listing, shutdown, handle: tokio::spawn(running) };
+        let files = tokio::spawn(files::keep_running(name.to_owned(), Arc::clone(&self.context), shutdown.clone()));
+        let task = Task { inbox, listing, shutdown, handle: tokio::spawn(running), files };
         self.tasks.insert(name.to_owned(), task);
     }
 
@@ -330,7 +366,13 @@ pub async fn sync_once(config: AgentConfig) -> Result<SyncReport, StartError> {
 /// Does what is asked once, with an agent of its own.
 pub(crate) async fn ask_once(config: AgentConfig, ask: Ask) -> Result<SyncReport, StartError> {
     let agent = Supervisor::start(config)?;
-    let report = agent.ask(ask).await;
+    let mut report = agent.ask(ask).await;
+    if report.outcome == Outcome::AtHead {
+        // Nobody fetches them once this has ended.
+        if let Some(error) = agent.files_settled().await {
+            report.outcome = Outcome::Failed(error);
+        }
+    }
     agent.shutdown().await;
     Ok(report)
 }

@@ -16,7 +16,7 @@ use super::images::{Images, compose_file};
 use super::plain::NO_ADMIN;
 use super::project::{ADMIN, Project, READY};
 use super::quiet::proxy;
-use super::reads::{NODES, Reads, Tells, read};
+use e2e::reads::{NODES, Reads, Tells, read};
 
 /// How long a read may take while a node fails: the 5 s that the files give a node, twice because two may have failed,
 /// and what a busy machine adds.

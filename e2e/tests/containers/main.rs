@@ -12,9 +12,6 @@ mod project;
 /// What may stand in logs.
 mod quiet;
 
-/// Reads in the background that notice every failure and every stale answer.
-mod reads;
-
 /// The image itself, and the files as files.
 mod files;
 

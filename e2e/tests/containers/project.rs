@@ -18,7 +18,7 @@ use tempfile::TempDir;
 
 use super::images::{Images, SCOPE, compose_file};
 use super::quiet;
-use super::reads::NODES;
+use e2e::reads::NODES;
 
 /// How long a topology may take to be up, on a busy machine.
 const UP: Duration = Duration::from_secs(180);

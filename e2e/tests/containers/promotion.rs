@@ -15,7 +15,7 @@ use super::balancer::{Balanced, FAULT_LIMIT};
 use super::images::Images;
 use super::plain::NO_ADMIN;
 use super::quiet::proxy;
-use super::reads::{NODES, Reads};
+use e2e::reads::{NODES, Reads};
 
 /// Where the commands stand.
 const TITLE: &str = "### With Compose\n";

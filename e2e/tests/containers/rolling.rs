@@ -9,7 +9,7 @@ use super::images::Images;
 use super::plain::NO_ADMIN;
 use super::project::READY;
 use super::quiet::proxy;
-use super::reads::{NODES, Reads};
+use e2e::reads::{NODES, Reads};
 
 /// Writes that have to be acknowledged between two restarts.
 const WRITES: u64 = 20;

@@ -14,13 +14,15 @@ use e2e::{Cluster, Node, content, offline};
 use rusqlite::Connection;
 use serde_json::json;
 
-/// Groups of labels with a scenario here, in `crate::converge`, `crate::master_crash` and `crate::promote`.
-const GROUPS: [&str; 17] = [
+/// Groups of labels with a scenario here, in `crate::converge`, `crate::files`, `crate::master_crash` and `crate::promote`.
+const GROUPS: [&str; 19] = [
     "apply",
     "bootstrap",
     "converge",
     "create",
     "epoch",
+    "fetch",
+    "file",
     "id",
     "lock",
     "migrate",

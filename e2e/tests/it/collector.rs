@@ -1,5 +1,6 @@
 //! A receiver of spans, as OTLP over http/protobuf sends them.
 
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -50,9 +51,10 @@ pub(crate) struct Collector {
 }
 
 impl Collector {
-    pub(crate) fn start() -> Result<Self> {
+    /// Listens on an address of this machine, on any port.
+    pub(crate) fn start(address: IpAddr) -> Result<Self> {
         let (runtime, spans) = (Runtime::new()?, Spans::default());
-        let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0"))?;
+        let listener = runtime.block_on(tokio::net::TcpListener::bind((address, 0)))?;
         let endpoint = format!("http://{}", listener.local_addr()?);
         let router = Router::new().route("/v1/traces", post(receive)).with_state(Arc::clone(&spans));
         runtime.spawn(async move { axum::serve(listener, router).await });

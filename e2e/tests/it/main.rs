@@ -68,11 +68,27 @@ mod import;
 /// The REST API as clients see it.
 mod rest;
 
-/// Collections of every kind, fields of every type.
-mod schema;
+/// Uploaded files, on all nodes.
+mod files;
 
+/// Databases are deleted and restored.
+mod databases;
+
+/// Many changes in one request.
+mod batch;
+
+/// What one request may ask for.
+mod limits;
 /// Lists, filters, expansion and rules.
 mod query;
+
+/// Clients that were made for PocketBase.
+mod clients;
+
+/// What browsers and caches are told.
+mod browsers;
+/// Collections of every kind, fields of every type.
+mod schema;
 
 /// Manual migrations, and edits behind the master's back.
 mod migration;

@@ -301,6 +301,9 @@ fn expanded_records_obey_the_rules_of_their_own_collection_at_every_level() -> R
     )?;
     ensure!(status == 200 && made == json!({"name": "p", "expand": {"author": {"name": "ann"}}}), "{made}");
 
+    let (status, refused) = send(&guest, Method::POST, &format!("{}?expand=nobody", records("posts")), &post)?;
+    ensure!(status == 400 && admin.count("posts")? == 1, "nothing is written: {refused}");
+
     let expand = [("expand", "author.team,editors.team,editors.posts_via_author")];
     let as_guest = list(&guest, "posts", &expand)?["items"][0]["expand"].clone();
     ensure!(as_guest["author"]["expand"]["team"]["name"] == "red", "{as_guest}");
@@ -312,5 +315,30 @@ fn expanded_records_obey_the_rules_of_their_own_collection_at_every_level() -> R
     ensure!(as_admin["editors"][0]["expand"]["team"]["name"] == "secret", "{as_admin}");
     ensure!(list(&guest, "posts", &[("filter", "editors.team.name ?= 'secret'")])?["totalItems"] == 0);
     ensure!(list(&admin, "posts", &[("filter", "editors.team.name ?= 'secret'")])?["totalItems"] == 1);
+    Ok(())
+}
+
+#[test]
+fn a_view_is_listed_filtered_sorted_and_expanded_like_any_collection() -> Result<()> {
+    let cluster = Cluster::new()?;
+    let mut master = cluster.master("master")?;
+    master.start()?;
+    let (admin, guest) = (master.admin()?, master.client()?);
+    fill(&admin)?;
+    let query =
+        "SELECT country AS id, country, count(*) AS cities, max(population) AS largest FROM cities GROUP BY country";
+    make(
+        &admin,
+        &json!({"name": "sizes", "type": "view", "viewQuery": query, "listRule": "cities > 1", "viewRule": ""}),
+    )?;
+    let answer = list(&guest, "sizes", &[("sort", "-cities"), ("expand", "country"), ("perPage", "3")])?;
+    let counts: Vec<i64> = values(&answer, "cities").iter().filter_map(|n| n.parse().ok()).collect();
+    ensure!(counts.len() == 3 && counts.is_sorted_by(|a, b| a >= b) && counts[2] > 1, "{answer}");
+    let first = &answer["items"][0];
+    let id = first["id"].as_str().context("an id")?;
+    let one = guest.get(&format!("{}/{id}?fields=cities", records("sizes")))?.ok()?.json()?;
+    ensure!(one == json!({"cities": first["cities"]}), "{one}");
+    let answer = list(&guest, "sizes", &[("filter", &format!("id = '{id}'"))])?;
+    ensure!(answer["totalItems"] == 1, "{answer}");
     Ok(())
 }

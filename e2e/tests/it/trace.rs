@@ -1,3 +1,5 @@
+use std::net::{IpAddr, Ipv4Addr};
+
 use anyhow::{Context, Result, ensure};
 use e2e::client::{Client, Reply, records, replica_token};
 use e2e::cluster::{READY, assert_quiet};
@@ -14,6 +16,9 @@ use crate::trio::POSTS;
 
 const TRACE_ID: &str = "0af7651916cd43dd8448eb211c80319c";
 const CALLER: &str = "b7ad6b7169203331";
+
+/// Where collectors listen.
+const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// A span of a caller, recorded or not.
 fn caller(flags: &str) -> String {
@@ -70,7 +75,7 @@ fn span_of(collector: &Collector, node: &Node, name: &str, version: u64) -> Resu
 
 #[test]
 fn one_trace_leads_from_the_request_over_the_commit_to_where_it_is_applied() -> Result<()> {
-    let (collector, cluster) = (Collector::start()?, Cluster::new()?);
+    let (collector, cluster) = (Collector::start(HERE)?, Cluster::new()?);
     let nodes = start(&cluster, |node| traced(node, &collector))?;
     let [master, embedded, external] = &nodes;
     let admin = master.admin()?;
@@ -106,7 +111,7 @@ fn one_trace_leads_from_the_request_over_the_commit_to_where_it_is_applied() -> 
 
 #[test]
 fn what_the_caller_does_not_record_nobody_records() -> Result<()> {
-    let (collector, cluster) = (Collector::start()?, Cluster::new()?);
+    let (collector, cluster) = (Collector::start(HERE)?, Cluster::new()?);
     let nodes = start(&cluster, |node| traced(node, &collector))?;
     let [master, embedded, external] = &nodes;
     let admin = master.admin()?;
@@ -147,7 +152,7 @@ fn without_an_exporter_entries_have_the_trace_that_the_caller_sent_and_no_other(
 #[test]
 fn a_commit_of_several_requests_is_a_child_of_one_and_linked_to_the_others() -> Result<()> {
     const CLIENTS: usize = 8;
-    let (collector, cluster) = (Collector::start()?, Cluster::new()?);
+    let (collector, cluster) = (Collector::start(HERE)?, Cluster::new()?);
     let mut master = traced(cluster.master("master")?, &collector);
     master.start()?;
     let admin = master.admin()?;

@@ -25,7 +25,10 @@ fn operations(node: &Node) -> Result<Vec<Operation>> {
 
 /// A path that one can ask for: nothing is there under these names.
 fn filled(path: &str) -> String {
-    path.replace("{collection}", "nothing").replace("{id}", "nothing").replace("{name}", "nothing")
+    path.replace("{collection}", "nothing")
+        .replace("{id}", "nothing")
+        .replace("{name}", "nothing")
+        .replace("{record}", "nothing")
 }
 
 fn ask(client: &Client, (method, path): &Operation) -> Result<e2e::client::Reply> {

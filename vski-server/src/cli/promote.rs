@@ -45,7 +45,7 @@ struct Promotion {
     config: NodeConfig,
     /// How to reach the old master, if that is wanted.
     sync: Option<SyncConfig>,
-    retention: vski_replication::changelog::Retention,
+    retention: RetentionArgs,
     force: bool,
 }
 
@@ -76,7 +76,7 @@ pub fn execute(args: &PromoteArgs) -> Result<(), Failure> {
         }
     }
     let telemetry = telemetry::init("vski-server", config.log_format, config.otlp_endpoint.as_deref());
-    let promotion = Promotion { dir, config, sync, retention: args.retention.resolve(), force: args.force };
+    let promotion = Promotion { dir, config, sync, retention: args.retention, force: args.force };
     let done = block_on(async { if args.dry_run { promotion.plan().await } else { promotion.run().await } });
     telemetry.shutdown();
     done

@@ -54,10 +54,9 @@ pub fn shows_email(scope: &Scope<'_>, collection: &Collection, alias: &str) -> C
     let own = scope.request.requester.record().filter(|record| record.collection_id == collection.id);
     let own = Condition::value(own.map_or(Sql::Null, |record| Sql::Text(record.id().to_owned())));
     let mut shows = sql!["(", alias, ".\"emailVisibility\" OR ", alias, ".id = ", &own];
-    if let Some(text) = collection.rules.manage_rule.as_deref()
-        && let Some(manages) = rule(scope, collection, Some(text), alias)
-    {
-        shows.append(&sql![" OR (", &manages, ")"]);
+    match rule(scope, collection, collection.rules.manage_rule.as_deref(), alias) {
+        Some(manages) => shows.append(&sql![" OR (", &manages, ")"]),
+        None => return Condition::new("1"),
     }
     shows.append(&Condition::new(") IS TRUE"));
     shows
@@ -143,9 +142,9 @@ impl<'a, 's> Compiler<'a, 's> {
 
     fn comparison(&self, comparison: &Comparison, bound: &Bound) -> Result<Condition, FilterError> {
         let Comparison { left, operator, any, right } = comparison;
-        let as_stored = !any && matches!(operator, Operator::Like | Operator::NotLike);
+        let is_text = !any && matches!(operator, Operator::Like | Operator::NotLike);
         let (from, to) = (self.resolve(left)?, self.resolve(right)?);
-        let (from, to) = if as_stored { (from.as_stored(), to.as_stored()) } else { (from, to) };
+        let (from, to) = if is_text { (from.stored(), to.stored()) } else { (from, to) };
         let mut joins = Condition::default();
         // All rows are looked at where all must match, also those of a record that others speak of.
         let mut inner = if *any { bound.clone() } else { Bound::default() };

@@ -25,6 +25,9 @@ mod request;
 /// From a path to columns of tables, by relations.
 mod paths;
 
+/// From a path into the request to its values, or on through the database.
+mod requested;
+
 /// One comparison.
 mod compare;
 

@@ -99,7 +99,7 @@ fn an_error_says_the_column_and_what_was_expected() {
         ("a = @never", 5, "there is no @never"),
         ("a:loud = 1", 3, "no modifier :loud"),
         ("a = @request", 13, ".auth"),
-        ("a = 12x", 5, "a number"),
+        ("a = 12x", 7, "a number"),
         ("a = 1e999", 5, "no number"),
         ("a = 1; DROP TABLE x", 6, "the end of the filter"),
         ("a & b", 3, "an operator"),

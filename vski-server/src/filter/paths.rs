@@ -4,7 +4,7 @@ use rusqlite::types::Value as Sql;
 
 use super::ast::{Modifier, Path, Root};
 use super::compile::Scope;
-use super::{MAX_RELATIONS, request::Found};
+use super::{MAX_RELATIONS, requested};
 use crate::store::collections::Collection;
 use crate::store::fields::{Field, FieldKind};
 
@@ -146,7 +146,7 @@ impl<'a> Way<'a> {
     }
 
     /// Several values as the one text that is stored, unless each of them was asked for.
-    pub fn as_stored(mut self) -> Self {
+    pub fn stored(mut self) -> Self {
         if let Some(Step { join: Join::Items { column, each: false }, .. }) = self.steps.last() {
             self.leaf = Leaf::Column(column);
             self.steps.pop();
@@ -157,13 +157,13 @@ impl<'a> Way<'a> {
 
 impl Resolved<'_> {
     /// Several values as one text, unless each of them was asked for.
-    pub fn as_stored(self) -> Self {
+    pub fn stored(self) -> Self {
         match self {
             Self::Way(way) => match way.steps.as_slice() {
                 [Step { join: Join::Values { json, each: false }, .. }] => {
                     constant(Sql::Text(json.clone()), Kind::Loose)
                 }
-                _ => Self::Way(way.as_stored()),
+                _ => Self::Way(way.stored()),
             },
             other => other,
         }
@@ -182,7 +182,7 @@ pub struct Lost {
 pub fn resolve<'a>(scope: &Scope<'a>, path: &Path) -> Result<Resolved<'a>, Lost> {
     match &path.root {
         Root::Record => follow(scope, scope.collection, &path.segments, 0, path.modifier, Vec::new()),
-        Root::Request => request(scope, path),
+        Root::Request => requested::resolve(scope, path),
         Root::Collection { name, alias } => {
             if !scope.trusted {
                 return Err(Lost { segment: 0, message: "@collection is for rules and admins only".to_owned() });
@@ -196,87 +196,16 @@ pub fn resolve<'a>(scope: &Scope<'a>, path: &Path) -> Result<Resolved<'a>, Lost>
     }
 }
 
-fn request<'a>(scope: &Scope<'a>, path: &Path) -> Result<Resolved<'a>, Lost> {
-    let lost = |message| Lost { segment: 0, message };
-    if let Some(way) = through_request(scope, path)? {
-        return Ok(way);
-    }
-    let found = scope.request.value(&path.segments).map_err(lost)?;
-    match path.modifier {
-        Some(Modifier::Changed) => changed(scope, path, &found),
-        Some(Modifier::IsSet) => Ok(constant(found.single(path.modifier), Kind::Bool)),
-        Some(Modifier::Length) => Ok(constant(found.single(path.modifier), Kind::Number)),
-        modifier => match found.several() {
-            None => Ok(constant(found.single(modifier), Kind::Loose)),
-            Some(values) => {
-                let json = serde_json::Value::from(values.clone()).to_string();
-                let each = modifier == Some(Modifier::Each);
-                let steps = vec![Step { key: String::new(), join: Join::Values { json, each } }];
-                let lower = modifier == Some(Modifier::Lower);
-                Ok(Resolved::Way(Way { steps, leaf: Leaf::Item, kind: Kind::Loose, lower }))
-            }
-        },
-    }
-}
-
-/// `@request.auth.team.name` and `@request.body.author.name`: from ids in the request on through the database.
-fn through_request<'a>(scope: &Scope<'a>, path: &Path) -> Result<Option<Resolved<'a>>, Lost> {
-    let [first, name, _, ..] = path.segments.as_slice() else { return Ok(None) };
-    let (collection, ids, from) = match first.as_str() {
-        "auth" => match scope.request.requester.record() {
-            Some(record) => {
-                let Some(collection) = scope.catalogue.find(&record.collection_id) else { return Ok(None) };
-                if matches!(collection.field(name).map(|field| &field.kind), Some(FieldKind::Json { .. }) | None)
-                    && !name.contains(VIA)
-                {
-                    return Ok(None);
-                }
-                (collection, serde_json::json!([record.id()]), 1)
-            }
-            None => return Ok(Some(constant(Sql::Null, Kind::Loose))),
-        },
-        "body" | "data" => {
-            let Some(FieldKind::Relation { collection_id, .. }) = scope.collection.field(name).map(|field| &field.kind)
-            else {
-                return Ok(None);
-            };
-            let Some(target) = scope.catalogue.find(collection_id) else { return Ok(None) };
-            let ids = match scope.request.body.get(name) {
-                Some(serde_json::Value::Array(ids)) => serde_json::Value::from(ids.clone()),
-                Some(one) => serde_json::json!([one]),
-                None => serde_json::json!([]),
-            };
-            (target, ids, 2)
-        }
-        _ => return Ok(None),
-    };
-    let key = format!("@request.{}", path.segments[..from].join("."));
-    let start = vec![Step { key, join: Join::Ids(collection, ids.to_string()) }];
-    follow(scope, collection, &path.segments, from, path.modifier, start).map(Some)
-}
-
-fn changed<'a>(scope: &Scope<'a>, path: &Path, found: &Found) -> Result<Resolved<'a>, Lost> {
-    let lost = |message: &str| Lost { segment: 1, message: message.to_owned() };
-    let [first, name] = path.segments.as_slice() else { return Err(lost(":changed is for a field of the body")) };
-    if first != "body" && first != "data" {
-        return Err(lost(":changed is for a field of @request.body"));
-    }
-    let resolved = follow(scope, scope.collection, std::slice::from_ref(name), 0, None, Vec::new());
-    let Ok(Resolved::Way(way)) = resolved else { return Err(lost(":changed is for a field of the record")) };
-    if found.0.is_none() {
-        return Ok(constant(Sql::Integer(0), Kind::Bool));
-    }
-    Ok(Resolved::Changed { body: found.single(None), way: way.as_stored() })
-}
-
-fn constant<'a>(value: Sql, kind: Kind) -> Resolved<'a> {
+/// A value that is known, and not because the filter's author wrote it.
+pub(super) fn constant<'a>(value: Sql, kind: Kind) -> Resolved<'a> {
     Resolved::Constant { value, kind, literal: false }
 }
 
-const VIA: &str = "_via_";
+/// What makes a name a way backwards.
+pub(super) const VIA: &str = "_via_";
 
 /// Follows names from `at` on, beginning at a collection's record.
-fn follow<'a>(
+pub(super) fn follow<'a>(
     scope: &Scope<'a>,
     mut collection: &'a Collection,
     segments: &[String],
@@ -370,7 +299,8 @@ fn leaf<'a>(
     let column = field.column_name();
     let is_json = matches!(field.kind, FieldKind::Json { .. });
     let several = field.kind.is_multiple();
-    if !is_json && !rest.is_empty() && !(rest == ["id"] && matches!(field.kind, FieldKind::Relation { .. })) {
+    let is_relation = matches!(field.kind, FieldKind::Relation { .. });
+    if !(is_json || rest.is_empty() || is_relation && rest == ["id"]) {
         let kind = field.kind.name();
         return Err(format!("{name} is a {kind} field, and nothing can follow it: only relations and json lead on"));
     }

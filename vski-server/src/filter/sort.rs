@@ -74,7 +74,7 @@ fn key(
     let value = Value::Path(Path { root: Root::Record, segments, modifier });
     match compiler.resolve(&Operand { value, place: Place(at) })? {
         Resolved::Way(way) => {
-            let way = way.as_stored();
+            let way = way.stored();
             if way.is_many() {
                 return wrong(format!("{name} leads to several values, which have no one order"));
             }

@@ -22,12 +22,14 @@ use crate::app::App;
 use crate::store::collections::change::{self, Edit};
 use crate::store::collections::{self, Catalogue, Collection, Wanted, listing};
 use crate::store::error::{FieldError, StoreError};
+use crate::store::files::values;
 use crate::store::master::Master;
+use crate::store::query::Shape;
 use crate::store::records;
 
 const COLLECTION: &str = "/api/collections/{collection}";
 
-/// `GET /api/collections?page=&perPage=&sort=&filter=&skipTotal=`, `GET /api/collections/{collection}`.
+/// `GET /api/collections?page=&perPage=&sort=&filter=&skipTotal=&fields=`, `GET /api/collections/{collection}?fields=`.
 pub fn read_router() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(list)).routes(routes!(view))
 }
@@ -54,6 +56,13 @@ struct ListParams {
     sort: String,
     #[serde(default)]
     filter: String,
+    fields: Option<String>,
+}
+
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct ViewParams {
+    fields: Option<String>,
 }
 
 /// Lists the collections. The list is also the export: its items can be imported.
@@ -71,6 +80,7 @@ async fn list(
     Params(params): Params<ListParams>,
 ) -> Result<Json<Value>, ApiError> {
     caller.require_admin()?;
+    let shape = Shape::parse(None, params.fields.as_deref())?;
     let catalogue = app.reader(&db)?.read(Catalogue::load).await?;
     let found = listing::select(&catalogue, &params.filter, &params.sort)?;
     let positive = |number: Option<i64>| number.and_then(|number| usize::try_from(number).ok()).filter(|n| *n > 0);
@@ -78,7 +88,7 @@ async fn list(
     let per_page = positive(params.per_page).unwrap_or(usize::try_from(records::DEFAULT_PER_PAGE).unwrap_or(30));
     let per_page = per_page.min(usize::try_from(records::MAX_PER_PAGE).unwrap_or(1000));
     let items = found.iter().skip((page - 1).saturating_mul(per_page)).take(per_page);
-    let items: Vec<_> = items.map(|collection| collection.to_json()).collect();
+    let items: Vec<_> = items.map(|collection| shape.project(collection.to_json())).collect();
     // PocketBase's answer where nothing was to be counted.
     let skip = matches!(params.skip_total.as_deref(), Some("1" | "true" | "t"));
     let total = if skip { json!(-1) } else { json!(found.len()) };
@@ -87,16 +97,18 @@ async fn list(
 }
 
 /// Shows a collection.
-#[utoipa::path(get, path = COLLECTION, tag = "collections", responses((status = 200, body = shapes::Collection)))]
+#[utoipa::path(get, path = COLLECTION, tag = "collections", params(ViewParams), responses((status = 200, body = shapes::Collection)))]
 async fn view(
     State(app): State<App>,
     caller: Caller,
     DbName(db): DbName,
     Path(name): Path<String>,
+    Params(params): Params<ViewParams>,
 ) -> Result<Json<Value>, ApiError> {
     caller.require_admin()?;
+    let shape = Shape::parse(None, params.fields.as_deref())?;
     let found = app.reader(&db)?.read(move |conn| collections::view(conn, &name)).await?;
-    Ok(Json(found.to_json()))
+    Ok(Json(shape.project(found.to_json())))
 }
 
 /// Makes a collection.
@@ -165,7 +177,7 @@ async fn truncate(
     let writer = master.database(&db)?.writer;
     let emptied = writer.rows(0, move |conn| {
         let catalogue = Catalogue::load(conn)?;
-        records::truncate(conn, &catalogue, catalogue.get(&name)?)
+        values::forget(conn, &records::truncate(conn, &catalogue, catalogue.get(&name)?)?)
     });
     Ok(Positioned::new(&db, emptied.await?, |_| StatusCode::NO_CONTENT))
 }

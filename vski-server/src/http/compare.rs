@@ -13,7 +13,7 @@ use utoipa_axum::routes;
 
 use super::error::ApiError;
 use super::extract::{Params, Peer};
-use super::openapi::shapes::Ranges;
+use super::openapi::shapes::{Binary, Ranges};
 use super::state::SourceState;
 use crate::replication::compare::Compare;
 use crate::store::error::StoreError;
@@ -68,7 +68,7 @@ async fn ranges(
     path = "/api/replica/snapshot/{id}/rows",
     tag = "replication",
     params(RowsParams),
-    responses((status = 200, body = [u8], content_type = "application/octet-stream"))
+    responses((status = 200, body = Binary, content_type = "application/octet-stream"))
 )]
 async fn rows(
     State(compare): State<Arc<Compare>>,

@@ -84,10 +84,15 @@ impl IntoResponse for ApiError {
 
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
+        if let StoreError::Batch { at, error } = error {
+            return batch(at, *error);
+        }
         let status = match &error {
             StoreError::NotFound(_) => StatusCode::NOT_FOUND,
             StoreError::Forbidden(_) => StatusCode::FORBIDDEN,
-            StoreError::Invalid(_) | StoreError::Fields(_) | StoreError::Line { .. } => StatusCode::BAD_REQUEST,
+            StoreError::Invalid(_) | StoreError::Fields(_) | StoreError::Line { .. } | StoreError::Batch { .. } => {
+                StatusCode::BAD_REQUEST
+            }
             StoreError::Unreplicable { .. } => StatusCode::UNPROCESSABLE_ENTITY,
             StoreError::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             StoreError::Overloaded
@@ -106,7 +111,7 @@ impl From<StoreError> for ApiError {
                 StatusCode::INTERNAL_SERVER_ERROR
             }
             StoreError::DiskFull | StoreError::NoRoom { .. } => StatusCode::INSUFFICIENT_STORAGE,
-            StoreError::Log(_) | StoreError::Directory(_) | StoreError::Sqlite(_) => {
+            StoreError::Log(_) | StoreError::Directory(_) | StoreError::File(_) | StoreError::Sqlite(_) => {
                 tracing::error!(error = error.describe(), "a request failed");
                 return Self::new(StatusCode::INTERNAL_SERVER_ERROR, "the server could not do this; its log says why");
             }
@@ -123,4 +128,18 @@ impl From<StoreError> for ApiError {
             _ => api,
         }
     }
+}
+
+/// A batch that one request made fail: what that one would have been answered stands below `data.requests`, as in
+/// PocketBase. What is no fault of the request is the whole batch's answer.
+fn batch(at: usize, error: StoreError) -> ApiError {
+    let refused = ApiError::from(error);
+    if refused.status.is_server_error() {
+        return refused;
+    }
+    let ApiError { status, message, data, .. } = refused;
+    let response = json!({ "status": status.as_u16(), "message": message, "data": data });
+    let failed = json!({ "code": "batch_request_failed", "message": "Batch request failed.", "response": response });
+    let text = format!("request {at} of the batch was refused, and nothing of the batch was stored: {message}");
+    ApiError::bad_request(text).with("requests", json!({ at.to_string(): failed }))
 }

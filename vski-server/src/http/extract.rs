@@ -18,9 +18,6 @@ use super::error::ApiError;
 use crate::app::App;
 use crate::replication::replicas::Calling;
 
-/// Largest request body, bytes.
-pub const MAX_BODY_BYTES: usize = 32 << 20;
-
 /// The database a request is about: `?db=`, else `X-DBName`, else `default`.
 pub struct DbName(pub String);
 
@@ -163,7 +160,7 @@ impl<S: Send + Sync> FromRequest<S> for RawBody {
         Bytes::from_request(request, state).await.map(Self).map_err(|rejection| match rejection.status() {
             StatusCode::PAYLOAD_TOO_LARGE => ApiError::new(
                 StatusCode::PAYLOAD_TOO_LARGE,
-                format!("the request body is over {MAX_BODY_BYTES} bytes: split it"),
+                "the request body is larger than this server takes (MAX_BODY_BYTES): split it",
             ),
             status => ApiError::new(status, rejection.body_text()),
         })

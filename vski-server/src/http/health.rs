@@ -33,7 +33,7 @@ pub fn router() -> OpenApiRouter<App> {
         .routes(routes!(metrics))
 }
 
-/// 200 as long as the process answers.
+/// 200 as long as the process answers. The last three are what PocketBase's clients read.
 #[utoipa::path(get, path = "/health", tag = "health", responses((status = 200, body = Health)))]
 async fn health(State(app): State<App>) -> Json<Value> {
     let identity = &app.identity;
@@ -43,6 +43,9 @@ async fn health(State(app): State<App>) -> Json<Value> {
         "id": identity.id,
         "publicUrl": identity.public_url,
         "version": env!("CARGO_PKG_VERSION"),
+        "code": 200,
+        "message": "API is healthy.",
+        "data": {},
     }))
 }
 

@@ -8,7 +8,6 @@ use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use tower_http::cors::{AllowHeaders, AllowMethods, Any, CorsLayer};
 use tracing::{Instrument, field};
 use vski_replication::names::header;
 use vski_replication::node::Role;
@@ -50,6 +49,22 @@ pub async fn observe(State(app): State<App>, request: Request, next: Next) -> Re
     response
 }
 
+/// Ends a request that takes too long. What replicas ask waits on purpose, and a manual migration takes what it takes.
+pub async fn in_time(State(app): State<App>, request: Request, next: Next) -> Response {
+    let path = request.uri().path();
+    if path.starts_with("/api/replica/") || path == "/api/sql" {
+        return next.run(request).await;
+    }
+    let limit = app.limits.request_time;
+    match tokio::time::timeout(limit, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => {
+            let message = format!("the request took longer than {limit:?}: a write may have been stored all the same");
+            ApiError::new(StatusCode::REQUEST_TIMEOUT, message).into_response()
+        }
+    }
+}
+
 /// Refusals that are not ours (a path that is no text, a range that cannot be served) get our envelope too.
 pub async fn envelope(request: Request, next: Next) -> Response {
     let response = next.run(request).await;
@@ -88,17 +103,6 @@ pub async fn identify(State(app): State<App>, request: Request, next: Next) -> R
         set(header::MASTER_URL, master);
     }
     response
-}
-
-/// Lets browsers of any origin in and shows them our headers.
-pub fn cors() -> CorsLayer {
-    let exposed = [header::REPLICA_MODE, header::REPLICA_ID, header::MASTER_URL, header::POSITION];
-    let exposed = exposed.map(HeaderName::from_static);
-    CorsLayer::new()
-        .allow_origin(Any)
-        .allow_methods(AllowMethods::mirror_request())
-        .allow_headers(AllowHeaders::mirror_request())
-        .expose_headers(exposed)
 }
 
 /// Tells the caller what this node's clock showed when it was asked and when it answered, so that both can be compared.

@@ -13,6 +13,18 @@ mod collections;
 /// Records of a collection.
 mod records;
 
+/// A record in a request, with files.
+mod record_body;
+
+/// Many changes at once.
+mod batch;
+
+/// Uploaded files, for those who may see their record.
+mod files;
+
+/// Uploaded files, for replicas.
+mod peer_files;
+
 /// Manual migrations.
 mod sql;
 
@@ -43,13 +55,20 @@ mod extract;
 /// A request as rules and filters see it.
 mod asked;
 
-pub use extract::MAX_BODY_BYTES;
-
 /// The states that handlers run in.
 pub mod state;
 
 /// What happens to every request on its way in and out.
 mod layers;
+
+/// Whose pages may read answers in a browser.
+mod cors;
+
+/// What caches may do with answers.
+mod caching;
+
+/// Answers in gzip or zstd.
+mod compression;
 
 /// Errors as callers see them.
 mod error;
@@ -74,9 +93,12 @@ pub fn master_router(state: MasterState, source: SourceState) -> Router {
         .merge(databases::write_router())
         .merge(collections::write_router())
         .merge(records::write_router())
+        .merge(batch::write_router())
+        .merge(files::write_router())
         .merge(auth::write_router())
         .merge(sql::write_router())
         .merge(handover::router())
+        .layer(compression::layer())
         .with_state(state);
     with_layers(routes.merge(source_routes(source)).merge(read_routes(&app)), app)
 }
@@ -94,6 +116,7 @@ fn source_routes(state: SourceState) -> OpenApiRouter {
     OpenApiRouter::new()
         .merge(replica::router())
         .merge(compare::router())
+        .merge(peer_files::router())
         .route_layer(middleware::from_fn_with_state(app, layers::tell_path))
         .with_state(state)
 }
@@ -101,11 +124,14 @@ fn source_routes(state: SourceState) -> OpenApiRouter {
 /// What both roles answer from their own files.
 fn read_routes(app: &App) -> OpenApiRouter {
     let data = OpenApiRouter::new().merge(collections::read_router()).merge(records::read_router());
+    // Files have tags of their own.
+    let data = data.route_layer(middleware::from_fn(caching::tag)).merge(files::read_router());
     OpenApiRouter::new()
         .merge(health::router())
         .merge(databases::read_router())
         .merge(data.route_layer(middleware::from_fn_with_state(app.clone(), freshness::gate)))
         .merge(auth::read_router())
+        .layer(compression::layer())
         .with_state(app.clone())
 }
 
@@ -114,11 +140,13 @@ fn with_layers(routes: OpenApiRouter, app: App) -> Router {
     openapi::described(routes, app.identity.role)
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
-        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        .layer(DefaultBodyLimit::max(app.limits.body()))
+        .layer(middleware::from_fn_with_state(app.clone(), layers::in_time))
         .layer(middleware::from_fn(layers::envelope))
         .layer(middleware::from_fn(layers::seal))
         .layer(middleware::from_fn_with_state(app.clone(), layers::read_only))
-        .layer(layers::cors())
+        .layer(middleware::from_fn(caching::keep_private))
+        .layer(cors::layer(&app.cors_origins))
         .layer(middleware::from_fn_with_state(app.clone(), layers::identify))
         .layer(middleware::from_fn_with_state(app, layers::observe))
 }

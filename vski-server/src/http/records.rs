@@ -1,12 +1,13 @@
 //! Records of a collection: list, view, create, update, delete, import. The collection's rules say who may.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -15,18 +16,23 @@ use super::asked::Asked;
 use super::auth::caller::ClientAddress;
 use super::auth::records::prove;
 use super::error::ApiError;
-use super::extract::{Body, Caller, DbName, Params, RawBody, check_keys};
+use super::extract::{Caller, DbName, Params, RawBody, check_keys};
 use super::openapi::shapes::{Imported, Record, RecordPage};
 use super::position::Positioned;
+use super::record_body::RecordBody;
 use super::state::MasterState;
 use crate::app::App;
+use crate::store::actions::{Action, Verb};
 use crate::store::collections::Catalogue;
+use crate::store::database::Database;
 use crate::store::error::StoreError;
 use crate::store::import;
 use crate::store::master::Master;
 use crate::store::query::list::{self as lists, ListQuery};
 use crate::store::query::{Asking, Shape, write};
-use crate::store::records::{self, DEFAULT_PER_PAGE, MAX_PER_PAGE};
+use crate::store::reader::Reader;
+use crate::store::records::{self, DEFAULT_PER_PAGE, Secrets};
+use crate::store::request::Written;
 
 /// Records of one import request: it holds up all other writes meanwhile.
 const MAX_IMPORT_LINES: usize = 10_000;
@@ -60,10 +66,10 @@ struct ListParams {
 
 impl ListParams {
     /// A page or a size that makes no sense is the nearest one that does.
-    fn query(self) -> Result<(ListQuery, Shape), StoreError> {
+    fn query(self, most: u64) -> Result<(ListQuery, Shape), StoreError> {
         let page = u64::try_from(self.page.unwrap_or(1)).unwrap_or(1).max(1);
         let per_page = self.per_page.and_then(|wanted| u64::try_from(wanted).ok()).filter(|wanted| *wanted > 0);
-        let per_page = per_page.unwrap_or(DEFAULT_PER_PAGE).min(MAX_PER_PAGE);
+        let per_page = per_page.unwrap_or(DEFAULT_PER_PAGE).min(most);
         let count = !matches!(self.skip_total.as_deref(), Some("1" | "true" | "t"));
         let shape = Shape::parse(self.expand.as_deref(), self.fields.as_deref())?;
         Ok((ListQuery { page, per_page, count, filter: self.filter, sort: self.sort }, shape))
@@ -93,7 +99,7 @@ async fn list(
     Path(collection): Path<String>,
     Params(params): Params<ListParams>,
 ) -> Result<Json<Value>, ApiError> {
-    let (query, shape) = params.query()?;
+    let (query, shape) = params.query(app.limits.per_page.into())?;
     let reader = app.reader(&db)?;
     let found = reader.read(move |conn| {
         let catalogue = Catalogue::load(conn)?;
@@ -134,24 +140,20 @@ async fn view(
     path = RECORDS,
     tag = "records",
     params(ShapeParams),
-    request_body = Record,
+    request_body(content((Record = "application/json"), (Record = "multipart/form-data"))),
     responses((status = 200, body = Record))
 )]
 async fn create(
-    State(master): State<Arc<Master>>,
-    Asked(mut request): Asked,
+    State(MasterState { app, master }): State<MasterState>,
+    ClientAddress(address): ClientAddress,
+    Asked(request): Asked,
     DbName(db): DbName,
     Path(collection): Path<String>,
     Params(params): Params<ShapeParams>,
-    body: Body<Map<String, Value>>,
+    body: RecordBody,
 ) -> Result<Positioned<Json<Value>>, ApiError> {
-    let shape = params.shape()?;
-    let database = master.database(&db)?;
-    let secrets = records::hash_passwords(&database.reader, &collection, &[&body.value]).await?.remove(0);
-    request.body = body.value;
-    let made =
-        database.writer.rows(body.bytes, move |conn| write::create(conn, &request, &collection, &secrets, &shape));
-    Ok(Positioned::new(&db, made.await?, Json))
+    let action = Action::new(Verb::Create, &collection, request, params.shape()?);
+    change(&app, &master, address, &db, action, body).await
 }
 
 /// Changes a record: the fields that are given.
@@ -160,26 +162,68 @@ async fn create(
     path = RECORD,
     tag = "records",
     params(ShapeParams),
-    request_body = Record,
+    request_body(content((Record = "application/json"), (Record = "multipart/form-data"))),
     responses((status = 200, body = Record))
 )]
 async fn update(
     State(MasterState { app, master }): State<MasterState>,
     ClientAddress(address): ClientAddress,
-    Asked(mut request): Asked,
+    Asked(request): Asked,
     DbName(db): DbName,
     Path((collection, id)): Path<(String, String)>,
     Params(params): Params<ShapeParams>,
-    body: Body<Map<String, Value>>,
+    body: RecordBody,
 ) -> Result<Positioned<Json<Value>>, ApiError> {
-    let shape = params.shape()?;
-    let database = master.database(&db)?;
-    let mut secrets = records::hash_passwords(&database.reader, &collection, &[&body.value]).await?.remove(0);
-    secrets.proof = prove(&app, address, &db, (&collection, &id), &body.value).await?;
-    request.body = body.value;
-    let updated =
-        database.writer.rows(body.bytes, move |conn| write::update(conn, &request, &collection, &id, &secrets, &shape));
-    Ok(Positioned::new(&db, updated.await?, Json))
+    let action = Action::new(Verb::Update(id), &collection, request, params.shape()?);
+    change(&app, &master, address, &db, action, body).await
+}
+
+/// Makes or changes a record by a body.
+async fn change(
+    app: &App,
+    master: &Master,
+    address: IpAddr,
+    db: &str,
+    mut action: Action,
+    body: RecordBody,
+) -> Result<Positioned<Json<Value>>, ApiError> {
+    let RecordBody { value, uploads, bytes } = body;
+    let database = master.database(db)?;
+    action.request.body = value;
+    action.uploads = Arc::clone(&uploads);
+    action.secrets = secrets(app, address, &database, &action).await?;
+    let action = Arc::new(action);
+    let again = Arc::clone(&action);
+    match database.writer.rows(bytes, move |conn| again.run(conn)).await {
+        Ok(Written { value, head }) => {
+            let value = shaped(&database.reader, action, value).await?;
+            Ok(Positioned::new(db, Written { value, head }, |record| Json(record.unwrap_or_default())))
+        }
+        Err(error) => {
+            RecordBody::discard(&uploads);
+            Err(error.into())
+        }
+    }
+}
+
+/// What the writer's thread must not work out: hashes of new passwords, and whether an old one is right.
+pub async fn secrets(app: &App, address: IpAddr, database: &Database, action: &Action) -> Result<Secrets, ApiError> {
+    let (collection, body) = (action.collection.as_str(), &action.request.body);
+    let mut secrets = records::hash_passwords(&database.reader, collection, &[body]).await?.remove(0);
+    if let Some(id) = action.changes() {
+        secrets.proof = prove(app, address, &database.name, (collection, id), body).await?;
+    }
+    Ok(secrets)
+}
+
+/// A record that was written, in its shape. Other records are read here and not on the writer's thread, for which others wait.
+pub async fn shaped(reader: &Reader, action: Arc<Action>, record: Option<Value>) -> Result<Option<Value>, StoreError> {
+    let Some(record) = record else { return Ok(None) };
+    if !action.shape.expands() {
+        return Ok(Some(action.shape.project(record)));
+    }
+    let read = reader.read(move |conn| write::shaped(conn, &action.request, &action.collection, record, &action.shape));
+    read.await.map(Some)
 }
 
 /// Deletes a record.
@@ -190,8 +234,9 @@ async fn delete(
     DbName(db): DbName,
     Path((collection, id)): Path<(String, String)>,
 ) -> Result<Positioned<StatusCode>, ApiError> {
-    let writer = master.database(&db)?.writer;
-    let deleted = writer.rows(id.len(), move |conn| write::delete(conn, &request, &collection, &id));
+    let (writer, bytes) = (master.database(&db)?.writer, id.len());
+    let action = Action::new(Verb::Delete(id), &collection, request, Shape::default());
+    let deleted = writer.rows(bytes, move |conn| action.run(conn));
     Ok(Positioned::new(&db, deleted.await?, |_| StatusCode::NO_CONTENT))
 }
 

@@ -26,7 +26,7 @@ use vski_replication::{clock, schema};
 use super::error::ApiError;
 use super::extract::{Body, Params, Peer};
 use super::layers;
-use super::openapi::shapes::{Error, ReplicaList, SchemaSync, SnapshotManifest};
+use super::openapi::shapes::{Binary, Error, ReplicaList, SchemaSync, SnapshotManifest};
 use super::state::SourceState;
 use crate::app::{App, Databases};
 use crate::replication::relay::{self, Relay};
@@ -163,7 +163,7 @@ struct Found {
     tag = "replication",
     params(ChangesetParams),
     responses(
-        (status = 200, body = [u8], content_type = "application/octet-stream"),
+        (status = 200, body = Binary, content_type = "application/octet-stream"),
         (status = 204, description = "nothing new"),
         (status = 409, body = Error, description = "the position is not in this log"),
         (status = 410, body = Error, description = "the entries are gone")
@@ -328,8 +328,8 @@ async fn snapshot(
     path = "/api/replica/snapshot/{id}",
     tag = "replication",
     responses(
-        (status = 200, body = [u8], content_type = "application/octet-stream"),
-        (status = 206, body = [u8], content_type = "application/octet-stream"),
+        (status = 200, body = Binary, content_type = "application/octet-stream"),
+        (status = 206, body = Binary, content_type = "application/octet-stream"),
         (status = 304),
         (status = 410, body = Error, description = "the lease was broken"),
         (status = 412),

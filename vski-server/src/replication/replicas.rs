@@ -159,6 +159,7 @@ impl Replicas {
 
     /// Writes down what was heard, every second until shutdown, and once more then.
     pub async fn keep(self: Arc<Self>, shutdown: CancellationToken) {
+        let mut failing = Failing::default();
         loop {
             let ended = tokio::select! {
                 () = tokio::time::sleep(FLUSH) => false,
@@ -166,8 +167,7 @@ impl Replicas {
             };
             let this = Arc::clone(&self);
             match tokio::task::spawn_blocking(move || this.flush()).await {
-                Ok(Err(error)) => tracing::warn!(%error, "could not write down the replicas' positions"),
-                Ok(Ok(())) => {}
+                Ok(written) => failing.tell(&written),
                 Err(error) => tracing::error!(%error, "writing down the replicas' positions panicked"),
             }
             if ended {
@@ -183,15 +183,40 @@ impl Replicas {
         if forgotten {
             lock(node).forget_replicas(oldest_ms)?;
         }
-        let news: Vec<_> = {
+        let (dirty, news) = {
             let mut heard = lock(&self.heard);
             let dirty = std::mem::take(&mut heard.dirty);
-            dirty.iter().filter_map(|key| heard.seen.get(key).cloned()).collect()
+            let news: Vec<_> = dirty.iter().filter_map(|key| heard.seen.get(key).cloned()).collect();
+            (dirty, news)
         };
         if news.is_empty() {
             return Ok(());
         }
-        lock(node).set_replicas(&news)
+        let written = lock(node).set_replicas(&news);
+        if written.is_err() {
+            lock(&self.heard).dirty.extend(dirty);
+        }
+        written
+    }
+}
+
+/// Whether what was heard cannot be written down, as on a full volume: told when that begins and ends.
+#[derive(Default)]
+struct Failing(bool);
+
+impl Failing {
+    fn tell(&mut self, written: &rusqlite::Result<()>) {
+        match written {
+            Err(error) if self.is_news(true) => {
+                tracing::warn!(%error, "could not write down the replicas' positions: they are kept in memory until that works");
+            }
+            Ok(()) if self.is_news(false) => tracing::info!("the replicas' positions are written down again"),
+            _ => {}
+        }
+    }
+
+    fn is_news(&mut self, failing: bool) -> bool {
+        std::mem::replace(&mut self.0, failing) != failing
     }
 }
 
@@ -263,5 +288,24 @@ mod tests {
         assert!(replicas.forget(now_ms + 1) && !replicas.forget(now_ms + 1));
         lock(replicas.node.as_ref().unwrap()).forget_replicas(now_ms + 1).unwrap();
         assert!(open().seen(now_ms).is_empty());
+    }
+
+    #[test]
+    fn positions_that_could_not_be_written_down_are_once_that_works_and_both_are_news_once() {
+        let temporary = tempfile::tempdir().unwrap();
+        let dir = DataDir::open(temporary.path()).unwrap();
+        let retention = Retention { max_age: Duration::from_secs(1), max_bytes: 1 };
+        let open = || Replicas::new(NodeDb::open(&dir).unwrap(), retention, Duration::from_secs(60)).unwrap();
+        let replicas = open();
+        let other = rusqlite::Connection::open(dir.private().join("node.db")).unwrap();
+        let full = "CREATE TRIGGER full BEFORE INSERT ON replicas BEGIN SELECT RAISE(ABORT, 'no room'); END";
+        other.execute_batch(full).unwrap();
+        replicas.heard(&Caller("r1", "a"), "default", position());
+        let mut failing = Failing::default();
+        let mut news = |written: rusqlite::Result<()>| failing.is_news(written.is_err());
+        assert_eq!([(); 2].map(|()| news(replicas.flush())), [true, false]);
+        other.execute_batch("DROP TRIGGER full").unwrap();
+        assert_eq!([(); 2].map(|()| news(replicas.flush())), [true, false]);
+        assert_eq!(open().seen(clock::now_ms()).len(), 1);
     }
 }

@@ -48,6 +48,9 @@ pub struct Status {
     /// On a replica: names of those that it does not have yet.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     awaited: Vec<String>,
+    /// Names of those that were deleted.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    deleted: Vec<String>,
 }
 
 /// All databases that are there, by name.
@@ -60,7 +63,15 @@ pub async fn databases(app: &App) -> Result<Status, StoreError> {
     for reader in readers {
         dbs.push(database(&reader).await?);
     }
-    Ok(Status { dbs, awaited })
+    Ok(Status { dbs, awaited, deleted: deleted(app)? })
+}
+
+/// The names of deleted databases, as far as this node knows.
+pub fn deleted(app: &App) -> Result<Vec<String>, StoreError> {
+    match &app.databases {
+        Databases::Master(master) => Ok(master.deleted()),
+        Databases::Replica(replica) => Ok(replica.account()?.deleted.to_vec()),
+    }
 }
 
 /// What a replica has for others, and the names of what it is still to have.

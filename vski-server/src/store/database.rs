@@ -8,7 +8,7 @@ use vski_replication::datadir::DataDir;
 use vski_replication::entry::{Kind, SchemaChange, schema_payload};
 use vski_replication::position::DatabaseId;
 use vski_replication::schema;
-use vski_replication::{connection, fault, names};
+use vski_replication::{connection, fault, files, names};
 
 use super::auth::{admins, keys};
 use super::error::StoreError;
@@ -17,7 +17,7 @@ use super::reader::Reader;
 use super::request::Schema;
 use super::transaction::WriteConnection;
 use super::writer::Writer;
-use super::{collections, fingerprint, replicable};
+use super::{collections, fingerprint, replicable, tombstones};
 use crate::metrics::Metrics;
 
 /// One database of a master.
@@ -46,6 +46,7 @@ pub fn open(
     name: &str,
     metrics: &Metrics,
     before: &Before,
+    write_queue: u32,
 ) -> Result<(Database, std::thread::JoinHandle<()>), StoreError> {
     let path = dir.database(name);
     let open = dir.share_database(name)?.ok_or_else(|| StoreError::NotReady(name.to_owned()))?;
@@ -59,23 +60,34 @@ pub fn open(
     conn.notice_offline_edit(edited)?;
     upgrade(&mut conn, name)?;
     ids::advance_clock(conn.head().committed_ms);
-    let (writer, thread) = Writer::start(name, conn, writer_metrics);
+    let (writer, thread) = Writer::start_with(name, conn, writer_metrics, write_queue);
     Ok((Database { name: name.to_owned(), reader: Reader::new(name, &path, open), writer }, thread))
 }
 
 /// Brings the tables of an older database up to date, as a schema change that its replicas follow.
 fn upgrade(conn: &mut WriteConnection, name: &str) -> Result<(), StoreError> {
     let is_default = name == names::DEFAULT_DATABASE;
-    let lacking = move |conn: &Connection| {
-        let mut statements = collections::tables::upgrade(conn)?;
-        if is_default {
-            statements.extend(keys::upgrade(conn)?);
-        }
-        Ok(statements)
-    };
+    if !missing_tables(conn.conn(), is_default)?.is_empty() {
+        let (mut request, _answer) = Schema::new(move |conn| missing_tables(conn, is_default), |_| Ok(()));
+        conn.commit_schema(&mut request)?;
+    }
     // Password fields are known from here on, too.
-    let (mut request, _answer) = Schema::new(lacking, |conn| collections::Catalogue::load(conn).map(drop));
-    conn.commit_schema(&mut request)
+    collections::Catalogue::load(conn.conn()).map(drop)
+}
+
+/// The statements that make what the database of an older version lacks.
+fn missing_tables(conn: &Connection, is_default: bool) -> Result<Vec<String>, StoreError> {
+    let mut missing = collections::tables::upgrade(conn)?;
+    if !files::has_table(conn)? {
+        missing.extend(files::TABLES.map(str::to_owned));
+    }
+    if is_default {
+        missing.extend(keys::upgrade(conn)?);
+        if !tombstones::has_table(conn)? {
+            missing.push(tombstones::TABLE.to_owned());
+        }
+    }
+    Ok(missing)
 }
 
 fn connect(path: &Path, name: &str, made: bool) -> Result<Connection, StoreError> {
@@ -107,8 +119,10 @@ fn create(conn: &Connection, name: &str) -> Result<(), StoreError> {
     let transaction = conn.unchecked_transaction()?;
     let head = changelog::create(&transaction, DatabaseId::random())?;
     let mut statements: Vec<String> = collections::tables::TABLES.map(str::to_owned).to_vec();
+    statements.extend(files::TABLES.map(str::to_owned));
     if name == names::DEFAULT_DATABASE {
         statements.extend(admins::TABLES.iter().chain(&keys::TABLES).map(|statement| (*statement).to_owned()));
+        statements.push(tombstones::TABLE.to_owned());
     }
     for statement in &statements {
         transaction.execute_batch(statement)?;

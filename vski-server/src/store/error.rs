@@ -1,6 +1,7 @@
 use rusqlite::ffi::ErrorCode;
 use vski_replication::changelog::LogError;
 use vski_replication::datadir::DataDirError;
+use vski_replication::files::FileError;
 
 /// A value that was refused, and where it stands in the request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +36,14 @@ pub enum StoreError {
         line: usize,
         /// What is wrong with it.
         message: String,
+    },
+    /// A request of a batch was refused; nothing of the batch was stored.
+    #[error("request {at} of the batch was refused, and nothing of it was stored: {error}")]
+    Batch {
+        /// Counted from 0.
+        at: usize,
+        /// What it would have been answered alone.
+        error: Box<StoreError>,
     },
     /// One request changes more than a log entry may carry.
     #[error("the request changes too much at once (over {limit_bytes} bytes of changes): split it")]
@@ -103,6 +112,9 @@ pub enum StoreError {
     /// The data directory failed.
     #[error(transparent)]
     Directory(#[from] DataDirError),
+    /// An uploaded file could not be stored or removed.
+    #[error("use the uploaded files")]
+    File(#[source] FileError),
     /// Anything else that SQLite says.
     #[error("use the database")]
     Sqlite(#[source] rusqlite::Error),
@@ -123,6 +135,15 @@ impl StoreError {
             source = error.source();
         }
         text
+    }
+}
+
+impl From<FileError> for StoreError {
+    fn from(error: FileError) -> Self {
+        match error.source.kind() {
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => Self::DiskFull,
+            _ => Self::File(error),
+        }
     }
 }
 

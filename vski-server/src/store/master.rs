@@ -16,19 +16,30 @@ use vski_replication::node::NodeDb;
 
 use super::database::{self, Before, Database};
 use super::error::StoreError;
+use super::files::Uploads;
 use super::fingerprint;
 use super::reader::Reader;
 use super::request::Written;
+use super::tombstones;
+use super::writer::QUEUE_LIMIT;
 use crate::metrics::Metrics;
 
 /// The databases, open for writing.
 pub struct Master {
     dir: DataDir,
     metrics: Arc<Metrics>,
+    /// Requests that may wait for each database.
+    write_queue: u32,
+    uploads: Uploads,
     databases: RwLock<BTreeMap<String, Database>>,
     /// Files that could not be opened at start, by database, with the reason and the repair. They stay untouched.
     unusable: BTreeMap<String, String>,
-    threads: Mutex<Vec<JoinHandle<()>>>,
+    /// Databases that were deleted: their files stay untouched, and their names taken.
+    deleted: RwLock<BTreeSet<String>>,
+    /// Who writes, by database.
+    threads: Mutex<BTreeMap<String, JoinHandle<()>>>,
+    /// One database is deleted or restored at a time.
+    changing: tokio::sync::Mutex<()>,
     /// Whether a replica is taking over: until a restart, or until it gives up.
     handed_over: AtomicBool,
     /// Wakes whoever waits for a change of the set.
@@ -40,12 +51,21 @@ impl Master {
     /// be opened is told and left alone, and the rest is served; without `default` nobody could log in, so that is an
     /// error.
     pub fn open(dir: &DataDir, metrics: &Arc<Metrics>) -> Result<Self, StoreError> {
+        Self::open_with(dir, metrics, QUEUE_LIMIT)
+    }
+
+    /// The same, where each database lets `write_queue` requests wait.
+    pub fn open_with(dir: &DataDir, metrics: &Arc<Metrics>, write_queue: u32) -> Result<Self, StoreError> {
         let mut master = Self {
             dir: dir.clone(),
             metrics: Arc::clone(metrics),
+            write_queue,
+            uploads: Uploads::new(dir),
             databases: RwLock::default(),
             unusable: BTreeMap::new(),
+            deleted: RwLock::default(),
             threads: Mutex::default(),
+            changing: tokio::sync::Mutex::default(),
             handed_over: AtomicBool::new(false),
             changed: watch::Sender::new(()),
         };
@@ -54,8 +74,12 @@ impl Master {
         let known = node.known()?;
         let mut names: BTreeSet<String> = dir.databases()?.into_iter().collect();
         names.extend(known.keys().cloned());
-        names.insert(names::DEFAULT_DATABASE.to_owned());
-        for name in names {
+        // First: it says which of the others are deleted.
+        names.remove(names::DEFAULT_DATABASE);
+        for name in std::iter::once(names::DEFAULT_DATABASE.to_owned()).chain(names) {
+            if read(&master.deleted).contains(&name) {
+                continue;
+            }
             let known = known.get(&name).copied();
             let opened = match look(dir, &name, known) {
                 Ok(Found::NeverMade) => {
@@ -72,6 +96,11 @@ impl Master {
                 Err(error) if is_the_files_fault(&error) => master.put_aside(name, &error)?,
                 opened => opened?,
             }
+            if read(&master.deleted).is_empty()
+                && let Ok(default) = master.reader(names::DEFAULT_DATABASE)
+            {
+                *write(&master.deleted) = tombstones::all(&default.dedicated()?)?;
+            }
         }
         Ok(master)
     }
@@ -81,11 +110,18 @@ impl Master {
         &self.dir
     }
 
+    /// Where uploaded files go.
+    pub fn uploads(&self) -> &Uploads {
+        &self.uploads
+    }
+
     /// One database.
     pub fn database(&self, name: &str) -> Result<Database, StoreError> {
         let databases = self.databases.read().unwrap_or_else(PoisonError::into_inner);
         let unusable = |reason: &String| StoreError::Unusable { name: name.to_owned(), reason: reason.clone() };
-        databases.get(name).cloned().ok_or_else(|| self.unusable.get(name).map_or_else(|| unknown(name), unusable))
+        let deleted = || read(&self.deleted).contains(name);
+        let reason = || self.unusable.get(name).filter(|_| !deleted());
+        databases.get(name).cloned().ok_or_else(|| reason().map_or_else(|| unknown(name), unusable))
     }
 
     /// The databases whose files could not be opened, with the reason and the repair.
@@ -111,6 +147,11 @@ impl Master {
     /// Makes a database. Blocks on the disk.
     pub fn create(&self, name: &str) -> Result<Written<()>, StoreError> {
         check_name(name)?;
+        if let Some(taken) = read(&self.deleted).iter().find(|taken| taken.eq_ignore_ascii_case(name)) {
+            let message =
+                format!("database {taken} was deleted, and its name stays its own: restore it, or choose another");
+            return Err(StoreError::field("name", "validation_not_unique", message));
+        }
         let open = self.all().into_iter().map(|database| database.name);
         let taken = open.chain(self.unusable.keys().cloned()).find(|taken| taken.eq_ignore_ascii_case(name));
         if let Some(taken) = taken {
@@ -120,6 +161,60 @@ impl Master {
         self.remembered(&NodeDb::open(&self.dir)?, name, &Before::default())?;
         let head = *self.database(name)?.writer.head().borrow();
         Ok(Written { value: (), head })
+    }
+
+    /// The names of deleted databases.
+    pub fn deleted(&self) -> Vec<String> {
+        read(&self.deleted).iter().cloned().collect()
+    }
+
+    /// Deletes a database: nobody is served it any more, and its files stay as they are.
+    pub async fn delete(&self, name: &str) -> Result<Written<()>, StoreError> {
+        if name == names::DEFAULT_DATABASE {
+            return Err(StoreError::Invalid(format!("{name} holds the admins and cannot be deleted")));
+        }
+        let _alone = self.changing.lock().await;
+        match self.database(name) {
+            Ok(_) | Err(StoreError::Unusable { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        let writer = self.database(names::DEFAULT_DATABASE)?.writer;
+        let wanted = name.to_owned();
+        let written = writer.rows(name.len(), move |conn| tombstones::add(conn, &wanted)).await?;
+        write(&self.deleted).insert(name.to_owned());
+        write(&self.databases).remove(name);
+        self.changed.send_replace(());
+        let thread = self.threads.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+        if let Some(thread) = thread {
+            // What is queued is finished; then nobody has the file open for writing.
+            let ended = tokio::task::spawn_blocking(move || thread.join()).await;
+            if !matches!(ended, Ok(Ok(()))) {
+                tracing::error!(db = name, "a writer thread panicked; its last transaction was rolled back");
+            }
+        }
+        tracing::info!(db = name, "deleted: its files stay in place");
+        Ok(written)
+    }
+
+    /// Serves a deleted database again, as it was.
+    pub async fn restore(self: &Arc<Self>, name: &str) -> Result<Written<()>, StoreError> {
+        let _alone = self.changing.lock().await;
+        if !read(&self.deleted).contains(name) {
+            return Err(StoreError::NotFound(format!("there is no deleted database {name:?}")));
+        }
+        let (this, db) = (Arc::clone(self), name.to_owned());
+        let opened = tokio::task::spawn_blocking(move || {
+            look(&this.dir, &db, Some(true))?;
+            this.insert(&db, &Before { made: true, left: None })
+        });
+        opened.await.map_err(|_| StoreError::ShuttingDown)??;
+        let writer = self.database(names::DEFAULT_DATABASE)?.writer;
+        let wanted = name.to_owned();
+        let written = writer.rows(name.len(), move |conn| tombstones::remove(conn, &wanted)).await?;
+        write(&self.deleted).remove(name);
+        self.changed.send_replace(());
+        tracing::info!(db = name, "restored");
+        Ok(written)
     }
 
     /// Takes no more writes, because a replica is taking over. Once this has returned no head moves any more, so that
@@ -146,7 +241,7 @@ impl Master {
         let names: Vec<String> = self.all().into_iter().map(|database| database.name).collect();
         self.databases.write().unwrap_or_else(PoisonError::into_inner).clear();
         let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
-        for thread in threads {
+        for (_, thread) in threads {
             if thread.join().is_err() {
                 tracing::error!("a writer thread panicked; its last transaction was rolled back");
                 return;
@@ -200,13 +295,22 @@ impl Master {
         if self.handed_over.load(Ordering::Acquire) {
             return Err(StoreError::HandedOver);
         }
-        let (database, thread) = database::open(&self.dir, name, &self.metrics, before)?;
+        let (database, thread) = database::open(&self.dir, name, &self.metrics, before, self.write_queue)?;
         databases.insert(name.to_owned(), database);
         drop(databases);
-        self.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), thread);
         self.changed.send_replace(());
         Ok(())
     }
+}
+
+/// What is behind these locks is whole after each statement, so a panic elsewhere does not make it unusable.
+fn read<T>(lock: &RwLock<T>) -> std::sync::RwLockReadGuard<'_, T> {
+    lock.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn write<T>(lock: &RwLock<T>) -> std::sync::RwLockWriteGuard<'_, T> {
+    lock.write().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What a look at a database's file says before it is opened.

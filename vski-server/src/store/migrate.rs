@@ -13,7 +13,7 @@ use super::migration::{Done, Plan};
 use super::transaction::{CAPTURE_CAP, WriteConnection};
 
 /// Tables that the server itself cannot do without.
-const CATALOGUE: [&str; 3] = ["_collections", "_superusers", "_api_keys"];
+const CATALOGUE: [&str; 5] = ["_collections", "_databases", "_files", "_superusers", "_api_keys"];
 
 /// Runs `plan` and answers what the log says of it. While it changes the schema foreign keys are off, as SQLite's own
 /// procedure for such changes has it: dropping a table would delete rows of others, which no entry would tell. They

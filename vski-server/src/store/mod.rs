@@ -36,6 +36,9 @@ mod fingerprint;
 /// Opening and making a database file on a master.
 pub mod database;
 
+/// Databases that were deleted.
+pub mod tombstones;
+
 /// All databases of a master.
 pub mod master;
 
@@ -57,6 +60,11 @@ pub mod fields;
 /// Rows of a collection.
 pub mod records;
 
+/// What a caller does to a record.
+pub mod actions;
+
+/// Uploaded files.
+pub mod files;
 /// Reading and writing records as a caller asked, by the rules.
 pub mod query;
 

@@ -51,6 +51,8 @@ pub struct Account {
     pub clock_skew_ms: Option<i64>,
     /// The nodes between this one and its master, the nearest first, with commas.
     pub upstream: Arc<str>,
+    /// Names of databases that its master has deleted: their files stay, and are not served.
+    pub deleted: Arc<[String]>,
 }
 
 /// The offered databases, as replicas of this replica see them.
@@ -130,7 +132,8 @@ impl Replica {
         let mut states = db.databases()?;
         states.retain(|state| !self.omitted.contains(&state.name));
         let (clock_skew_ms, upstream) = (db.clock_skew_ms()?, db.upstream()?.into());
-        let account = Account { databases: states.into(), clock_skew_ms, upstream };
+        let deleted = db.deleted()?.into_iter().collect();
+        let account = Account { databases: states.into(), clock_skew_ms, upstream, deleted };
         node.account = Some((Instant::now(), account.clone()));
         Ok(account)
     }
@@ -157,6 +160,11 @@ impl Replica {
                 tracing::warn!(db = state.name, "its file is damaged and let go of; a new copy is on its way");
             }
         }
+        for name in self.account()?.deleted.iter() {
+            if self.readers.write().unwrap_or_else(PoisonError::into_inner).remove(name).is_some() {
+                tracing::info!(db = name, "its master has deleted it: it is not served any more, and its file stays");
+            }
+        }
         Ok(())
     }
 
@@ -166,7 +174,11 @@ impl Replica {
         if let Some(reader) = readers.get(name) {
             return Ok(reader.clone());
         }
-        if self.states()?.iter().any(|state| state.name == name && state.state == SET_ASIDE) {
+        let account = self.account()?;
+        if account.deleted.iter().any(|deleted| deleted == name) {
+            return Err(unknown(name));
+        }
+        if account.databases.iter().any(|state| state.name == name && state.state == SET_ASIDE) {
             return Err(StoreError::NotReady(name.to_owned()));
         }
         // The agent renames a file into place only when it is whole. Looked for first: asking for the lock of a file

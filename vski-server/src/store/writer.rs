@@ -20,8 +20,8 @@ use super::request::{Answer, Form, Migration, Request, Rows, Schema, Written};
 use super::transaction::WriteConnection;
 use crate::metrics::WriterMetrics;
 
-/// Requests that may wait.
-const QUEUE_LIMIT: usize = 4096;
+/// Requests that may wait, unless WRITE_QUEUE says otherwise.
+pub const QUEUE_LIMIT: u32 = 4096;
 
 /// Bytes of requests that may wait.
 const QUEUE_BYTES: usize = 64 << 20;
@@ -76,7 +76,17 @@ impl Queued {
 impl Writer {
     /// Starts the thread. It ends when the last `Writer` is dropped and the queue is empty.
     pub fn start(database: &str, conn: WriteConnection, metrics: WriterMetrics) -> (Self, JoinHandle<()>) {
-        let (queue, requests) = sync_channel(QUEUE_LIMIT);
+        Self::start_with(database, conn, metrics, QUEUE_LIMIT)
+    }
+
+    /// The same, where `limit` requests may wait.
+    pub fn start_with(
+        database: &str,
+        conn: WriteConnection,
+        metrics: WriterMetrics,
+        limit: u32,
+    ) -> (Self, JoinHandle<()>) {
+        let (queue, requests) = sync_channel(usize::try_from(limit).unwrap_or(usize::MAX));
         let (queued, closed) = (Arc::new(Queued::default()), Arc::new(AtomicBool::new(false)));
         let (announce, head) = watch::channel(conn.head());
         let problems = conn.problems();

@@ -99,6 +99,9 @@ fn of_the_copy() -> Vec<AgentError> {
         AgentError::InUse,
         io(std::io::ErrorKind::PermissionDenied),
         AgentError::DataDir(DataDirError::NodeId(String::new())),
+        AgentError::FileAwaited { name: String::new() },
+        AgentError::FileLost { name: String::new() },
+        AgentError::FileDiffers { name: String::new(), reason: String::new() },
     ]
 }
 
@@ -128,7 +131,14 @@ impl Bench {
         );
         board.register(DatabaseState::new("default", "bootstrap"));
         let retention = Retention { max_age: Duration::from_secs(3600), max_bytes: 1 << 30 };
-        let context = Arc::new(Context { source, dir, board, schedule: Schedule::Manual, retention });
+        let context = Arc::new(Context {
+            source,
+            dir,
+            board,
+            schedule: Schedule::Manual,
+            retention,
+            file_grace: Duration::from_secs(3600),
+        });
         let (sender, receiver) = watch::channel(Listing::Present(listed));
         let agent = Agent::new("default", context, CancellationToken::new(), Arc::default(), receiver);
         Self { keep, agent, listing: sender }

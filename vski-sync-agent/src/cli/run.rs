@@ -9,7 +9,6 @@ use prometheus::Registry;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use vski_replication::changelog::Retention;
 use vski_replication::connection;
 use vski_replication::datadir::{DataDir, Holder};
 use vski_replication::node::{self, Role};
@@ -17,7 +16,7 @@ use vski_replication::token::MIN_SECRET_CHARS;
 
 use super::RunArgs;
 use crate::admin::{self, Admin};
-use crate::config::{NodeConfig, SyncConfig};
+use crate::config::{NodeConfig, RetentionArgs, SyncConfig};
 use crate::metrics::AgentMetrics;
 use crate::supervisor::{AgentConfig, AgentHandle, Supervisor};
 use crate::telemetry;
@@ -29,12 +28,17 @@ pub(super) fn execute(args: &RunArgs) -> Result<ExitCode> {
         tracing::warn!("JWT_SECRET has fewer than {MIN_SECRET_CHARS} characters: use a longer random one");
     }
     let runtime = tokio::runtime::Runtime::new().context("start the runtime")?;
-    let outcome = runtime.block_on(serve(node, sync, args.retention.resolve(), &args.agent_addr));
+    let outcome = runtime.block_on(serve(node, sync, args.retention, &args.agent_addr));
     telemetry.shutdown();
     outcome
 }
 
-async fn serve(node_config: NodeConfig, sync_config: SyncConfig, retention: Retention, addr: &str) -> Result<ExitCode> {
+async fn serve(
+    node_config: NodeConfig,
+    sync_config: SyncConfig,
+    retention: RetentionArgs,
+    addr: &str,
+) -> Result<ExitCode> {
     let secrets = node_config.secrets.clone();
     let registry = Registry::new();
     let metrics = AgentMetrics::register(&registry).context("register metrics")?;
@@ -85,7 +89,7 @@ async fn listen(addr: &str) -> Result<(TcpListener, SocketAddr)> {
 pub(super) fn prepare(
     node_config: NodeConfig,
     sync_config: SyncConfig,
-    retention: Retention,
+    retention: RetentionArgs,
     metrics: AgentMetrics,
     role: &str,
 ) -> Result<AgentConfig> {
@@ -93,7 +97,8 @@ pub(super) fn prepare(
     let dir = DataDir::open(&node_config.data_dir)?;
     let (lock, node) = node::claim(&dir, Role::Replica, Holder::this_process(role))?;
     let node_id = dir.node_id(node_config.replica_id.as_deref())?;
-    Ok(AgentConfig { dir, lock, node, node_id, node_config, sync_config, retention, metrics })
+    let (retention, file_grace) = (retention.resolve(), retention.file_grace);
+    Ok(AgentConfig { dir, lock, node, node_id, node_config, sync_config, retention, file_grace, metrics })
 }
 
 /// Whether a signal came; `false` if the agent ended by itself. One that was asked to let the directory go did not.

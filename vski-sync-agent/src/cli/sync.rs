@@ -38,7 +38,7 @@ pub(super) fn execute(args: &SyncNowArgs, ask: Ask) -> Result<ExitCode> {
         let telemetry = telemetry::init("vski-sync-agent", node.log_format, node.otlp_endpoint.as_deref());
         let metrics = AgentMetrics::register(&Registry::new()).context("register metrics")?;
         let report = runtime.block_on(async {
-            let config = run::prepare(node, sync, args.retention.resolve(), metrics, "agent")?;
+            let config = run::prepare(node, sync, args.retention, metrics, "agent")?;
             anyhow::Ok(supervisor::ask_once(config, ask).await?)
         })?;
         telemetry.shutdown();

@@ -14,6 +14,9 @@ pub struct RetentionArgs {
     /// The oldest log entries are removed while all together have more than this: 500MB, 1GiB, 4096
     #[arg(long, env = "RETENTION_BYTES", default_value = "1GiB", value_parser = bytes)]
     pub retention_bytes: u64,
+    /// An uploaded file that no record names any more is removed after this: 90s, 30m, 24h, 7d
+    #[arg(long, env = "FILE_GRACE", default_value = "1h", value_parser = age)]
+    pub file_grace: Duration,
 }
 
 impl RetentionArgs {
@@ -32,7 +35,7 @@ pub fn age(text: &str) -> Result<Duration, String> {
 }
 
 /// A size, more than none; without a unit it is bytes.
-fn bytes(text: &str) -> Result<u64, String> {
+pub fn bytes(text: &str) -> Result<u64, String> {
     const UNITS: [(&str, u64); 8] = [
         ("", 1),
         ("B", 1),

@@ -174,6 +174,15 @@ kinds! {
     DataDirectory "data_directory" Retry "retrying"
         "DATA_DIR cannot be used"
         => "check DATA_DIR: vski-sync-agent doctor";
+    FileAwaited "file_awaited" Retry "retrying"
+        "the replica at MASTER_URL does not have an uploaded file yet"
+        => "nothing if it passes; else see that replica's state";
+    FileLost "file_lost" Retry "retrying"
+        "the node at MASTER_URL does not have an uploaded file that a row names"
+        => "put the file back into storage of the master's DATA_DIR, from a replica or a backup";
+    FileDiffers "file_differs" Retry "retrying"
+        "an uploaded file came that is not what its row says"
+        => "nothing if it passes; else the file is damaged in storage of the master's DATA_DIR: restore it, from a replica or a backup";
     Panicked "panicked" Retry "retrying"
         "a defect of the program ended the database's task, which is started anew"
         => "report the log's lines around it; restart with another version if it stays";

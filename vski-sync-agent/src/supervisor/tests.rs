@@ -41,8 +41,19 @@ impl Replica {
         let metrics = AgentMetrics::register(&Registry::new()).unwrap();
         let node_id = "r001".to_owned();
         let retention = Retention { max_age: Duration::from_secs(3600), max_bytes: 1 << 30 };
-        Supervisor::start(AgentConfig { dir, lock, node, node_id, node_config, sync_config, retention, metrics })
-            .unwrap()
+        let file_grace = Duration::from_secs(3600);
+        Supervisor::start(AgentConfig {
+            dir,
+            lock,
+            node,
+            node_id,
+            node_config,
+            sync_config,
+            retention,
+            file_grace,
+            metrics,
+        })
+        .unwrap()
     }
 
     fn open(&self, db: &str) -> Connection {

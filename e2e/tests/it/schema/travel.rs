@@ -29,7 +29,8 @@ fn change_everything(admin: &Client) -> Result<()> {
         "SELECT n.id, n.name, count(c.id) AS cities FROM countries n LEFT JOIN cities c ON c.country = n.id GROUP BY n.id"}),
     )?;
     make(admin, &json!({"name": "users", "type": "auth"}))?;
-    admin.create_record("users", &json!({"email": "a@example.com", "password": "correct horse"}))?;
+    let password = "correct horse";
+    admin.create_record("users", &json!({"email": "a@b.com", "password": password, "passwordConfirm": password}))?;
     let country = |name: &str| id(&admin.create_record("countries", &json!({"name": name}))?);
     let (peru, chile) = (country("Peru")?, country("Chile")?);
     for (name, country) in [("Lima", &peru), ("Cusco", &peru), ("Arica", &chile)] {

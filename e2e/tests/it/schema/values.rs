@@ -140,7 +140,7 @@ fn an_auth_record_keeps_its_password_and_its_address_is_its_own() -> Result<()> 
     let made = admin.create_record("users", &ann)?;
     ensure!(made.get("password").is_none() && made.get("tokenKey").is_none() && made["verified"] == false, "{made}");
     ensure!(!made.to_string().contains("argon2"), "{made}");
-    let again = json!({"email": "ANN@example.com", "password": "another horse"});
+    let again = json!({"email": "ANN@example.com", "password": "another horse", "passwordConfirm": "another horse"});
     let (status, answer) = call(&admin, Method::POST, &records("users"), &again)?;
     ensure!(status == 400 && answer["data"]["email"]["code"] == "validation_not_unique", "{answer}");
     let mistaken = json!({"email": "b@example.com", "password": "correct horse", "passwordConfirm": "another"});
@@ -150,7 +150,7 @@ fn an_auth_record_keeps_its_password_and_its_address_is_its_own() -> Result<()> 
     ensure!(status == 400 && answer["data"]["email"].is_object() && answer["data"]["password"].is_object(), "{answer}");
     let row = e2e::shell::sqlite3(&master.file("default"), "SELECT passwordHash, tokenKey FROM users")?;
     ensure!(row.starts_with("$argon2id$") && row.trim().rsplit('|').next().is_some_and(|key| key.len() >= 32), "{row}");
-    admin.update_record("users", &id(&made)?, &json!({"password": "new horse"}))?;
+    admin.update_record("users", &id(&made)?, &json!({"password": "new horse", "passwordConfirm": "new horse"}))?;
     let later = e2e::shell::sqlite3(&master.file("default"), "SELECT passwordHash, tokenKey FROM users")?;
     let key = |row: &str| row.trim().rsplit('|').next().map(str::to_owned);
     ensure!(later != row && key(&later) != key(&row), "a new password ends all tokens");

@@ -153,8 +153,8 @@ impl Promotion {
         let (dir, node_config) = (self.dir.clone(), self.config.clone());
         let node_id = dir.node_id(node_config.replica_id.as_deref()).map_err(Failure::setup)?;
         let metrics = AgentMetrics::register(&Registry::new()).map_err(Failure::setup)?;
-        let retention = self.retention;
-        let config = AgentConfig { dir, lock, node, node_id, node_config, sync_config, retention, metrics };
+        let (retention, file_grace) = (self.retention.resolve(), self.retention.file_grace);
+        let config = AgentConfig { dir, lock, node, node_id, node_config, sync_config, retention, file_grace, metrics };
         Ok(supervisor::sync_once(config).await.map_err(Failure::setup)?.outcome)
     }
 

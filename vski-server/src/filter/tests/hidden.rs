@@ -23,7 +23,7 @@ fn a_users_filter_knows_nothing_of_hidden_fields_and_of_other_collections() {
 
 #[test]
 fn a_users_filter_looks_through_relations_only_at_what_its_view_rule_shows() {
-    let world = World::new().as_ann().with_view_rule("users", Some("team = @request.auth.team"));
+    let world = World::new().asked_by_ann().with_view_rule("users", Some("team = @request.auth.team"));
     assert_eq!(world.find("posts", "author.name = 'ann'", false), "p1");
     assert_eq!(world.find("posts", "author.name = 'bob'", false), "");
     assert_eq!(world.find("posts", "editors.name ?= 'bob'", false), "");
@@ -41,7 +41,7 @@ fn an_address_is_found_only_where_it_is_shown() {
     assert_eq!(guest.find("users", "email ~ '@'", false), "u1");
     assert_eq!(guest.find("posts", "author.email = 'bob@example.org'", false), "");
     assert_eq!(guest.find("users", "email ~ '@'", true), "u1 u2 u3");
-    let mut bob = World::new().as_ann();
+    let mut bob = World::new().asked_by_ann();
     let crate::store::requester::Requester::Record(record) = &mut bob.request.requester else { panic!("a record") };
     std::sync::Arc::get_mut(record).unwrap().record.insert("id".into(), "u2".into());
     assert_eq!(bob.find("users", "email ~ '@'", false), "u1 u2");

@@ -51,7 +51,7 @@ impl World {
     }
 
     /// The user `u1` asks.
-    pub fn as_ann(mut self) -> Self {
+    pub fn asked_by_ann(mut self) -> Self {
         let record = json!({"id": "u1", "name": "ann", "team": "t1", "meta": {"x": 1}});
         self.request.requester = Requester::Record(Arc::new(AuthRecord {
             collection_id: "users_id".into(),

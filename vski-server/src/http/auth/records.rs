@@ -184,11 +184,13 @@ async fn methods(
     State(app): State<App>,
     DbName(db): DbName,
     Path(name): Path<String>,
+    Params(looks): Params<Looks>,
 ) -> Result<Json<Value>, ApiError> {
+    let shape = looks.shape()?;
     let found =
         app.reader(&db)?.read(move |conn| records::collection(&*Catalogue::load(conn)?, &name).cloned()).await?;
     let password = found.auth.unwrap_or_default().password_auth;
-    Ok(Json(methods_json(password.enabled, &password.identity_fields)))
+    Ok(Json(shape.project(methods_json(password.enabled, &password.identity_fields))))
 }
 
 /// Makes a token in a record's name. Admins only.

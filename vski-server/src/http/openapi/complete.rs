@@ -104,6 +104,7 @@ impl Route<'_> {
             "replication" => Access::Replica,
             "operators" => Access::Operator,
             "records" if self.path.ends_with("/import") => Access::Admin,
+            "files" if self.method == "post" => Access::Admin,
             "records" | "auth" | "files" | "batch" => Access::Anyone,
             _ if self.is_login() => Access::Open,
             _ => Access::Admin,
@@ -115,7 +116,7 @@ impl Route<'_> {
     }
 
     fn reads_data(&self) -> bool {
-        self.method == "get" && matches!(self.tag, "records" | "collections")
+        self.method == "get" && matches!(self.tag, "records" | "collections" | "files")
     }
 
     fn writes_data(&self) -> bool {
@@ -130,7 +131,7 @@ impl Route<'_> {
         let parameter = |name| {
             let description = match name {
                 "collection" => "Name or id of the collection.",
-                "id" => "The id.",
+                "id" | "record" => "The id.",
                 _ => "The name.",
             };
             json!({
@@ -184,6 +185,9 @@ impl Route<'_> {
             return vec![400, 500, 503];
         }
         let mut refusals = vec![400, 404, 500, 503];
+        if !matches!(self.tag, "replication" | "operators" | "migrations") {
+            refusals.push(408);
+        }
         if access != Access::Open {
             refusals.extend([401, 403]);
         }
@@ -191,7 +195,7 @@ impl Route<'_> {
             refusals.push(413);
         }
         if self.reads_data() {
-            refusals.push(412);
+            refusals.extend([304, 412]);
             if self.role == Role::Replica {
                 refusals.push(307);
             }
@@ -220,12 +224,14 @@ impl Access {
 }
 
 /// What may be refused anywhere, in the envelope of all errors.
-const REFUSALS: [(u16, &str); 12] = [
+const REFUSALS: [(u16, &str); 14] = [
+    (304, "The caller has this answer, by If-None-Match."),
     (307, "This replica has not got the position that was asked for: the master has."),
     (400, "The request is wrong: the text says what and how."),
     (401, "No valid token."),
     (403, "A valid caller who may not."),
     (404, "No such database, collection or record."),
+    (408, "The request took too long: a write may have been stored all the same."),
     (412, "The position that was asked for is not in this node's history: read again without it."),
     (413, "The body, or what the request changes, is too large."),
     (422, "The database has tables that cannot be replicated."),

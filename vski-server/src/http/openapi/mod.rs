@@ -36,6 +36,8 @@ const NONCE: &str = "{{nonce}}";
     components(schemas(shapes::Error)),
     tags(
         (name = "records", description = "Records of a collection. The collection's rules say who may."),
+        (name = "batch", description = "Many changes of records in one transaction."),
+        (name = "files", description = "Uploaded files."),
         (name = "auth", description = "Records of auth collections: logging in."),
         (name = "collections", description = "Collections. Admins only."),
         (name = "databases", description = "Databases. Admins only."),

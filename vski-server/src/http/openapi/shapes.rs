@@ -24,6 +24,26 @@ pub struct Error {
     data: Map<String, Value>,
 }
 
+/// Bytes.
+#[derive(ToSchema)]
+#[schema(value_type = String, format = Binary)]
+pub struct Binary(Vec<u8>);
+
+/// What became of one request of a batch.
+#[derive(ToSchema)]
+pub struct BatchAnswer {
+    status: u16,
+    /// The record; none where it was deleted.
+    #[schema(value_type = Option<Object>)]
+    body: Option<Map<String, Value>>,
+}
+
+/// A token that stands for the caller where files are asked for.
+#[derive(ToSchema)]
+pub struct FileToken {
+    token: String,
+}
+
 /// A record: its fields by name, as its collection has them. `fields=` may leave out any of them.
 #[derive(ToSchema)]
 #[schema(value_type = Object)]
@@ -190,15 +210,21 @@ pub struct WantedField {
     presentable: bool,
 }
 
-/// A collection. Rules: null is admins only, "" everyone, else a filter.
+/// A collection. Rules: null is admins only, "" everyone, else a filter. `fields=` may leave out any of it.
 #[derive(ToSchema)]
 #[schema(rename_all = "camelCase")]
 pub struct Collection {
+    #[schema(required = false)]
     id: String,
+    #[schema(required = false)]
     name: String,
+    #[schema(required = false)]
     r#type: CollectionType,
+    #[schema(required = false)]
     system: bool,
+    #[schema(required = false)]
     fields: Vec<Field>,
+    #[schema(required = false)]
     indexes: Vec<String>,
     list_rule: Option<String>,
     view_rule: Option<String>,
@@ -207,7 +233,9 @@ pub struct Collection {
     delete_rule: Option<String>,
     /// Of a view: its SELECT.
     view_query: Option<String>,
+    #[schema(required = false)]
     created: String,
+    #[schema(required = false)]
     updated: String,
 }
 

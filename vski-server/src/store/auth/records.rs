@@ -168,10 +168,12 @@ pub fn check_created(
     if !collection.is_auth() {
         return Ok(());
     }
-    let mut errors = Vec::new();
-    errors.extend(unconfirmed(body));
-    let verified = body.get("verified").is_some_and(|value| *value == Value::Bool(true));
-    if verified && !manages(conn, asking, collection, id)? {
+    if manages(conn, asking, collection, id)? {
+        return Ok(());
+    }
+    let mut errors = Vec::from_iter(unconfirmed(body));
+    // As it was stored: `1` may be true, too.
+    if view(conn, collection, id)?.record.get("verified") == Some(&Value::Bool(true)) {
         errors.push(not_verified());
     }
     if errors.is_empty() { Ok(()) } else { Err(StoreError::Fields(errors)) }
@@ -199,7 +201,7 @@ pub fn before_update(
     let new_email = changes("email");
     let proven = proof.0.as_deref().is_some_and(|hash| equal(hash, &credentials.password_hash));
     let mut errors = Vec::new();
-    if new_password {
+    if new_password && !manages {
         errors.extend(unconfirmed(body));
     }
     let shown = body.get("oldPassword").and_then(Value::as_str).is_some_and(|shown| !shown.is_empty());

@@ -51,6 +51,9 @@ impl Catalogue {
     #[must_use]
     pub fn new(mut collections: Vec<Collection>) -> Self {
         collections.sort_by(|a, b| a.name.cmp(&b.name));
+        let is_password = |field: &&Field| matches!(field.kind, FieldKind::Password { .. });
+        let passwords = collections.iter().flat_map(|collection| collection.fields.iter().filter(is_password));
+        PASSWORDS.write().unwrap_or_else(PoisonError::into_inner).extend(passwords.map(|field| field.name.clone()));
         let mut places = HashMap::new();
         for (at, collection) in collections.iter().enumerate() {
             places.entry(collection.id.clone()).or_insert(at);
@@ -61,7 +64,8 @@ impl Catalogue {
         Self { collections, unusable: Vec::new(), places }
     }
 
-    /// Whether some collection has a password field of this name. Those of a database are known once it was opened.
+    /// Whether some collection has a password field of this name. Those of a database are known once its catalogue was read,
+    /// those of a new collection once it is stored.
     #[must_use]
     pub fn knows_password(field: &str) -> bool {
         PASSWORDS.read().unwrap_or_else(PoisonError::into_inner).contains(field)
@@ -80,9 +84,6 @@ impl Catalogue {
                 }
             }
         }
-        let is_password = |field: &&Field| matches!(field.kind, FieldKind::Password { .. });
-        let passwords = collections.iter().flat_map(|collection| collection.fields.iter().filter(is_password));
-        PASSWORDS.write().unwrap_or_else(PoisonError::into_inner).extend(passwords.map(|field| field.name.clone()));
         Ok(Self { unusable, ..Self::new(collections) })
     }
 

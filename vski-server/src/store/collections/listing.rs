@@ -16,7 +16,7 @@ pub fn select<'a>(catalogue: &'a Catalogue, filter: &str, sort: &str) -> Result<
         catalogue.iter().filter(|collection| terms.iter().all(|term| term.holds(collection))).collect();
     found.sort_by(|a, b| {
         let compared = keys.iter().map(|(key, falling)| {
-            let order = value(a, key).cmp(&value(b, key));
+            let order = value(a, key).cmp(value(b, key));
             if *falling { order.reverse() } else { order }
         });
         compared.fold(Ordering::Equal, Ordering::then)

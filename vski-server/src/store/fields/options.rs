@@ -4,8 +4,8 @@ use crate::store::error::FieldError;
 /// Most values that a select field offers, and most that a list may hold.
 const MAX_OPTIONS: u64 = 1000;
 
-/// Most bytes that a field may ask for: no request is larger.
-const MAX_SIZE: u64 = crate::http::MAX_BODY_BYTES as u64;
+/// Most bytes that a value may ask for: no request is larger.
+const MAX_SIZE: u64 = crate::config::MOST_BODY_BYTES;
 
 impl Field {
     /// What is wrong with the options, at `place` in the request.

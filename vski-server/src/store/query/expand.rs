@@ -59,11 +59,12 @@ pub fn expand(
     mut records: Vec<Value>,
     wanted: &Expansion,
 ) -> Result<Vec<Value>, StoreError> {
+    if records.is_empty() {
+        check(asking, collection, wanted)?;
+        return Ok(records);
+    }
     for (name, deeper) in &wanted.0 {
         let relation = Relation::find(asking, collection, name)?;
-        if records.is_empty() {
-            continue;
-        }
         let found = relation.read(conn, asking, &records)?;
         let found = expand(conn, asking, relation.target, found, deeper)?;
         let inside = relation.by_record(&records, &found)?;
@@ -74,6 +75,14 @@ pub fn expand(
         }
     }
     Ok(records)
+}
+
+/// Whether all wanted relations exist: before something is written whose answer shall have them.
+pub fn check(asking: Asking<'_>, collection: &Collection, wanted: &Expansion) -> Result<(), StoreError> {
+    wanted.0.iter().try_for_each(|(name, deeper)| {
+        let relation = Relation::find(asking, collection, name)?;
+        check(asking, relation.target, deeper)
+    })
 }
 
 /// One relation, seen from a collection.

@@ -13,7 +13,7 @@ use crate::store::records::{columns, on_table, to_json};
 pub struct ListQuery {
     /// Which page, from 1.
     pub page: u64,
-    /// Records per page, at most [`records::MAX_PER_PAGE`](crate::store::records::MAX_PER_PAGE).
+    /// Records per page.
     pub per_page: u64,
     /// Whether to count all records.
     pub count: bool,
@@ -71,7 +71,8 @@ pub fn view(
     shape: &Shape,
 ) -> Result<Value, StoreError> {
     let rule = rules::condition(asking, collection, |rules| &rules.view_rule)?;
-    one(conn, asking, collection, id, rule, shape)
+    let record = one(conn, asking, collection, id, rule)?;
+    shaped(conn, asking, collection, record, shape)
 }
 
 /// A record that the caller has just written, whatever the view rule says.
@@ -82,7 +83,20 @@ pub fn written(
     id: &str,
     shape: &Shape,
 ) -> Result<Value, StoreError> {
-    one(conn, asking, collection, id, None, shape)
+    let record = one(conn, asking, collection, id, None)?;
+    shaped(conn, asking, collection, record, shape)
+}
+
+/// A record that was read, with what is expanded, and the wanted fields.
+pub fn shaped(
+    conn: &Connection,
+    asking: Asking<'_>,
+    collection: &Collection,
+    record: Value,
+    shape: &Shape,
+) -> Result<Value, StoreError> {
+    let mut records = expand::expand(conn, asking, collection, vec![record], &shape.expand)?;
+    Ok(records.pop().map(|record| shape.project(record)).unwrap_or_default())
 }
 
 fn one(
@@ -91,16 +105,11 @@ fn one(
     collection: &Collection,
     id: &str,
     rule: Option<Condition>,
-    shape: &Shape,
 ) -> Result<Value, StoreError> {
     let is_it = Condition { sql: format!("{ALIAS}.id = ?"), params: vec![Sql::Text(id.to_owned())] };
     let wanted = Condition::all(std::iter::once(is_it).chain(rule).collect());
-    let found = read(conn, asking, collection, &wanted)?;
-    let mut found = expand::expand(conn, asking, collection, found, &shape.expand)?;
-    match found.pop() {
-        Some(record) => Ok(shape.project(record)),
-        None => Err(StoreError::NotFound(format!("collection {} has no record {id:?}", collection.name))),
-    }
+    let found = read(conn, asking, collection, &wanted)?.pop();
+    found.ok_or_else(|| StoreError::NotFound(format!("collection {} has no record {id:?}", collection.name)))
 }
 
 fn conditions(asking: Asking<'_>, collection: &Collection, query: &ListQuery) -> Result<Condition, StoreError> {

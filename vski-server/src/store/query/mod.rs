@@ -70,6 +70,12 @@ impl Shape {
         Ok(Self { expand: Expansion::parse(expand.unwrap_or_default())?, fields })
     }
 
+    /// Whether more records than the one are needed.
+    #[must_use]
+    pub fn expands(&self) -> bool {
+        self.expand != Expansion::default()
+    }
+
     /// Keeps the wanted fields of records that were expanded.
     #[must_use]
     pub fn project(&self, record: Value) -> Value {

@@ -11,10 +11,11 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
-use e2e::client::{Client, Reply, records};
-use e2e::eventually;
 use reqwest::Method;
 use serde_json::json;
+
+use crate::client::{Client, Reply, records};
+use crate::eventually::eventually;
 
 /// Pause of a client between two reads: faults last for seconds, and the machine has other work.
 const PAUSE: Duration = Duration::from_millis(20);

@@ -1,0 +1,129 @@
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn directory() -> (tempfile::TempDir, DataDir) {
+    let temporary = tempfile::tempdir().unwrap();
+    let dir = DataDir::open(temporary.path()).unwrap();
+    (temporary, dir)
+}
+
+fn database() -> Connection {
+    let conn = Connection::open_in_memory().unwrap();
+    TABLES.iter().for_each(|sql| conn.execute_batch(sql).unwrap());
+    conn
+}
+
+fn row(name: &str) -> FileRow {
+    let text = |text: &str| text.to_owned();
+    FileRow {
+        name: text(name),
+        collection: text("c"),
+        record: text("r"),
+        field: text("f"),
+        size: 3,
+        blake3: blake3::hash(b"abc").to_hex().to_string(),
+    }
+}
+
+fn store(dir: &DataDir, name: &str, bytes: &[u8]) {
+    let mut part = Part::open(dir, "default", name).unwrap();
+    part.write(bytes).unwrap();
+    part.install().unwrap();
+}
+
+#[test]
+fn a_stored_name_keeps_what_can_be_read_of_the_clients() {
+    for (original, base, extension) in [
+        ("photo.JPG", "photo_", ".jpg"),
+        ("C:\\Users\\me\\my photo (1).png", "my_photo_1_", ".png"),
+        ("../../etc/passwd", "passwd_", ""),
+        (".htaccess", "file_", ".htaccess"),
+        ("été à Paris.tar.gz", "t_Paris_tar_", ".gz"),
+        ("", "file_", ""),
+        ("..", "file_", ""),
+        ("a.not an extension", "a_not_an_extension_", ""),
+    ] {
+        let name = new_name(original, None);
+        assert!(name.starts_with(base) && name.ends_with(extension), "{original:?} became {name:?}");
+        assert_eq!(name.len(), base.len() + RANDOM_CHARS + extension.len(), "{original:?} became {name:?}");
+        assert_ne!(new_name(original, None), name);
+    }
+    assert!(new_name("x", Some("pdf")).ends_with(".pdf"));
+}
+
+proptest! {
+    #[test]
+    fn whatever_a_client_calls_it_a_file_stays_in_its_directory(original in ".*", extension in ".{0,20}") {
+        let name = new_name(&original, Some(&extension));
+        prop_assert!(is_file_name(&name), "{:?} became {:?}", original, name);
+    }
+}
+
+#[test]
+fn names_that_could_leave_the_directory_are_none() {
+    for name in ["", ".", "..", "a/b", "a\\b", ".part-a", "a\0", "ä", "a b", &"a".repeat(MAX_NAME + 1)] {
+        assert!(!is_file_name(name), "{name:?}");
+    }
+}
+
+#[test]
+fn a_part_goes_on_where_an_earlier_attempt_ended() {
+    let (_keep, dir) = directory();
+    let mut part = Part::open(&dir, "default", "a_1.txt").unwrap();
+    part.write(b"ab").unwrap();
+    drop(part);
+    let mut part = Part::open(&dir, "default", "a_1.txt").unwrap();
+    assert_eq!(part.size(), 2);
+    part.write(b"c").unwrap();
+    assert_eq!(part.hash(), row("a_1.txt").blake3);
+    assert!(!dir.has_file("default", &row("a_1.txt")));
+    part.install().unwrap();
+    assert!(dir.has_file("default", &row("a_1.txt")));
+    assert_eq!(std::fs::read_dir(dir.files("default")).unwrap().count(), 1);
+}
+
+#[test]
+fn rows_are_found_by_name_number_and_record() {
+    let conn = database();
+    for name in ["a", "b", "c"] {
+        insert(&conn, &row(name), "now").unwrap();
+    }
+    assert_eq!(find(&conn, "b").unwrap(), Some(row("b")));
+    assert_eq!(numbered(&conn, 2, 10).unwrap(), [(2, row("b")), (3, row("c"))]);
+    assert_eq!(count_after(&conn, 1).unwrap(), 2);
+    remove(&conn, "c", "another", "b").unwrap();
+    assert!(find(&conn, "b").unwrap().is_some(), "another record's file");
+    remove_all(&conn, "c", "r").unwrap();
+    assert_eq!(find(&conn, "a").unwrap(), None);
+    let older = Connection::open_in_memory().unwrap();
+    assert_eq!(find(&older, "a").unwrap(), None);
+    assert_eq!(numbered(&older, 0, 10).unwrap(), []);
+}
+
+#[test]
+fn a_file_without_a_row_goes_after_the_grace_period_and_no_other() {
+    let (_keep, dir) = directory();
+    for name in ["named", "orphan", "under-way"] {
+        store(&dir, name, b"abc");
+    }
+    drop(Part::open(&dir, "default", "left-behind").unwrap());
+    std::fs::write(dir.files("default").join(".strange"), "not ours").unwrap();
+    let (mut sweeper, start) = (Sweeper::default(), Instant::now());
+    let mut look = |seconds, kept: &[&str]| {
+        let kept: HashSet<String> = kept.iter().map(|&name| name.to_owned()).collect();
+        let at = start + Duration::from_secs(seconds);
+        sweeper.sweep::<FileError>(&dir, "default", Duration::from_secs(60), at, |_| Ok(kept)).unwrap()
+    };
+    assert_eq!(look(0, &["named", "under-way"]), 0);
+    assert_eq!(look(59, &["named"]), 0);
+    assert_eq!(look(61, &["named", "under-way"]), 2);
+    assert_eq!(look(300, &["named"]), 0, "its time begins when its row is first missed");
+    let mut left: Vec<_> =
+        std::fs::read_dir(dir.files("default")).unwrap().map(|file| file.unwrap().file_name()).collect();
+    left.sort();
+    assert_eq!(left, [".strange", "named", "under-way"]);
+}

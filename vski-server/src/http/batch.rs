@@ -1,0 +1,244 @@
+//! Many changes of records at once: `POST /api/batch {requests: [{method, url, body}]}`, all or nothing, in one
+//! transaction. Each is allowed or refused as if the caller had sent it alone.
+//!
+//! Requests: `POST` and `PUT …/records` (make; change or make by the body's `id`), `PATCH` and `DELETE …/records/{id}`.
+//! The answer is a list of `{status, body}` in their order. As a form: `@jsonPayload` with the above, and files as
+//! `requests.0.field` or `requests[0].field`. Headers of single requests are not looked at.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Query, State};
+use axum::http::Uri;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::asked::Asked;
+use super::auth::caller::ClientAddress;
+use super::error::ApiError;
+use super::extract::DbName;
+use super::openapi::shapes::BatchAnswer;
+use super::position::Positioned;
+use super::record_body::{BatchBody, RecordBody};
+use super::records::{secrets, shaped};
+use super::state::MasterState;
+use crate::app::App;
+use crate::filter::RequestInfo;
+use crate::store::actions::{Action, Verb};
+use crate::store::error::StoreError;
+use crate::store::files::Upload;
+use crate::store::master::Master;
+use crate::store::query::Shape;
+use crate::store::request::Written;
+
+/// `POST /api/batch`.
+pub fn write_router() -> OpenApiRouter<MasterState> {
+    OpenApiRouter::new().routes(routes!(batch))
+}
+
+#[derive(Deserialize, ToSchema)]
+#[schema(as = BatchRequests)]
+struct Requests {
+    requests: Vec<Single>,
+}
+
+#[derive(Deserialize, ToSchema)]
+#[schema(as = BatchRequest)]
+struct Single {
+    method: String,
+    url: String,
+    #[serde(default)]
+    #[schema(value_type = Option<Object>)]
+    body: Option<Map<String, Value>>,
+}
+
+/// Changes many records, all or nothing.
+#[utoipa::path(
+    post,
+    path = "/api/batch",
+    tag = "batch",
+    request_body(content((Requests = "application/json"), (Requests = "multipart/form-data"))),
+    responses((status = 200, body = Vec<BatchAnswer>))
+)]
+async fn batch(
+    State(app): State<App>,
+    State(master): State<Arc<Master>>,
+    ClientAddress(address): ClientAddress,
+    Asked(request): Asked,
+    DbName(db): DbName,
+    body: BatchBody,
+) -> Result<Positioned<Json<Value>>, ApiError> {
+    let BatchBody { value, uploads, bytes } = body;
+    let database = master.database(&db)?;
+    let most = usize::try_from(app.limits.batch_requests).unwrap_or(usize::MAX);
+    let mut actions = match actions(&request, value, uploads, most) {
+        Ok(actions) => actions,
+        Err((uploads, refusal)) => {
+            RecordBody::discard(&uploads);
+            return Err(refusal);
+        }
+    };
+    for action in &mut actions {
+        action.secrets = secrets(&app, address, &database, action).await?;
+    }
+    let actions: Vec<Arc<Action>> = actions.into_iter().map(Arc::new).collect();
+    let again = actions.clone();
+    let written = database.writer.rows(bytes, move |conn| {
+        let run = |(at, action): (usize, &Arc<Action>)| {
+            action.run(conn).map_err(|error| StoreError::Batch { at, error: Box::new(error) })
+        };
+        again.iter().enumerate().map(run).collect::<Result<Vec<_>, _>>()
+    });
+    match written.await {
+        Ok(Written { value: records, head }) => {
+            let mut value = Vec::with_capacity(records.len());
+            for (action, record) in actions.into_iter().zip(records) {
+                value.push(shaped(&database.reader, action, record).await?);
+            }
+            Ok(Positioned::new(&db, Written { value, head }, |records| Json(answers(records))))
+        }
+        Err(error) => {
+            actions.iter().for_each(|action| RecordBody::discard(&action.uploads));
+            Err(error.into())
+        }
+    }
+}
+
+fn answers(records: Vec<Option<Value>>) -> Value {
+    let answer = |record: Option<Value>| match record {
+        Some(record) => json!({ "status": 200, "body": record }),
+        None => json!({ "status": 204, "body": null }),
+    };
+    records.into_iter().map(answer).collect()
+}
+
+/// What the requests ask for; gives the files back where they ask for what cannot be.
+fn actions(
+    whole: &RequestInfo,
+    value: Value,
+    uploads: Vec<Upload>,
+    most: usize,
+) -> Result<Vec<Action>, (Vec<Upload>, ApiError)> {
+    let parsed: Result<Requests, _> = serde_json::from_value(value);
+    let requests = match parsed {
+        Ok(Requests { requests }) => requests,
+        Err(error) => {
+            return Err((
+                uploads,
+                ApiError::bad_request(format!("send {{requests: [{{method, url, body}}]}}: {error}")),
+            ));
+        }
+    };
+    if requests.is_empty() || requests.len() > most {
+        let message = format!("a batch has 1 to {most} requests, and this one has {}", requests.len());
+        return Err((uploads, ApiError::bad_request(message)));
+    }
+    let mut made = Vec::with_capacity(requests.len());
+    for (at, request) in requests.into_iter().enumerate() {
+        match action(whole, request) {
+            Ok(action) => made.push(action),
+            Err(error) => return Err((uploads, StoreError::Batch { at, error: Box::new(error) }.into())),
+        }
+    }
+    let mut files: BTreeMap<usize, Vec<Upload>> = BTreeMap::new();
+    for mut upload in uploads {
+        let place = place(&upload.field).filter(|(at, _)| *at < made.len());
+        let Some((at, field)) = place else {
+            let message = format!("file {:?} belongs to no request: call it requests.0.field", upload.field);
+            let mut all: Vec<Upload> = files.into_values().flatten().collect();
+            all.push(upload);
+            return Err((all, ApiError::bad_request(message)));
+        };
+        upload.field = field;
+        files.entry(at).or_default().push(upload);
+    }
+    for (at, uploads) in files {
+        made[at].uploads = Arc::new(uploads);
+    }
+    Ok(made)
+}
+
+/// The request that a file belongs to, and its field: `requests.0.field` or `requests[0].field`.
+fn place(key: &str) -> Option<(usize, String)> {
+    let rest = key.strip_prefix("requests")?;
+    let (at, field) = match rest.strip_prefix('[') {
+        Some(rest) => rest.split_once("].")?,
+        None => rest.strip_prefix('.')?.split_once('.')?,
+    };
+    Some((at.parse().ok()?, field.to_owned()))
+}
+
+/// What one request asks for, in the name of whoever sent the batch.
+fn action(whole: &RequestInfo, request: Single) -> Result<Action, StoreError> {
+    let Single { method, url, body } = request;
+    let refused = |message: String| StoreError::Invalid(message);
+    let uri: Uri = url.parse().map_err(|error| refused(format!("{url:?} is no address: {error}")))?;
+    let query: Result<Query<BTreeMap<String, String>>, _> = Query::try_from_uri(&uri);
+    let Query(query) = query.map_err(|rejection| refused(rejection.body_text()))?;
+    let path = uri.path();
+    let segments: Vec<&str> = path.trim_matches('/').split('/').collect();
+    let (collection, id) = match segments[..] {
+        ["api", "collections", collection, "records"] => (collection, None),
+        ["api", "collections", collection, "records", id] => (collection, Some(id.to_owned())),
+        _ => {
+            let message = format!("{path:?} is not /api/collections/{{collection}}/records or a record below it");
+            return Err(refused(message));
+        }
+    };
+    let method = method.to_ascii_uppercase();
+    let verb = match (method.as_str(), id) {
+        ("POST", None) => Verb::Create,
+        ("PUT", None) => Verb::Upsert,
+        ("PATCH", Some(id)) => Verb::Update(id),
+        ("DELETE", Some(id)) => Verb::Delete(id),
+        (method, _) => return Err(refused(format!("{method} {path} cannot be part of a batch"))),
+    };
+    let text = |name: &str| query.get(name).map(String::as_str);
+    let shape = Shape::parse(text("expand"), text("fields"))?;
+    let context = "batch".to_owned();
+    let request = RequestInfo { method, context, query, body: body.unwrap_or_default(), ..whole.clone() };
+    Ok(Action::new(verb, collection, request, shape))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::requester::Requester;
+
+    fn parsed(method: &str, url: &str) -> Option<Verb> {
+        let whole = RequestInfo::new(Requester::Guest, "POST");
+        let single = Single { method: method.to_owned(), url: url.to_owned(), body: None };
+        action(&whole, single).map(|action| action.verb).ok()
+    }
+
+    #[test]
+    fn only_changes_of_records_can_be_part_of_a_batch() {
+        assert_eq!(parsed("post", "/api/collections/posts/records?expand=a"), Some(Verb::Create));
+        assert_eq!(parsed("PUT", "/api/collections/posts/records"), Some(Verb::Upsert));
+        assert_eq!(parsed("PATCH", "/api/collections/posts/records/abc"), Some(Verb::Update("abc".into())));
+        assert_eq!(parsed("DELETE", "/api/collections/posts/records/abc"), Some(Verb::Delete("abc".into())));
+        for (method, url) in [
+            ("GET", "/api/collections/posts/records"),
+            ("POST", "/api/collections/posts/records/abc"),
+            ("DELETE", "/api/collections/posts/records"),
+            ("POST", "/api/collections"),
+            ("POST", "/api/sql"),
+            ("POST", ""),
+        ] {
+            assert!(parsed(method, url).is_none(), "{method} {url}");
+        }
+    }
+
+    #[test]
+    fn a_file_names_its_request_and_its_field() {
+        assert_eq!(place("requests.2.photo+"), Some((2, "photo+".to_owned())));
+        assert_eq!(place("requests[0].photo"), Some((0, "photo".to_owned())));
+        for key in ["photo", "requests.photo", "requests[x].photo", "requests.1"] {
+            assert_eq!(place(key), None, "{key}");
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! What caches may do with answers. Nobody may give one user's answer to another, and nothing is used again unasked; but
+//! asking again costs little: answers with data carry an `ETag`, and `If-None-Match` with it gets 304 without a body.
+//!
+//! The tag is a hash of the body: it follows all that shapes an answer (`fields`, `expand`, rules, who asks), and is the
+//! same on every node. It is a weak one, because the same answer also travels compressed.
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+
+use super::error::ApiError;
+
+/// For one user, who has to ask again each time.
+const REVALIDATE: HeaderValue = HeaderValue::from_static("private, no-cache");
+
+/// Answers to what is no read: among them tokens.
+const NEVER: HeaderValue = HeaderValue::from_static("no-store");
+
+/// What else than the address an answer depends on; rules may look at any header, so that nobody may go without asking.
+const VARIES: HeaderValue = HeaderValue::from_static("authorization, x-api-key, x-dbname");
+
+/// Hex digits of a tag: 128 bits.
+const TAG_DIGITS: usize = 32;
+
+/// Gives every answer that says nothing of caches a word on them.
+pub async fn keep_private(request: Request, next: Next) -> Response {
+    let is_read = is_read(request.method());
+    let mut response = next.run(request).await;
+    let headers = response.headers_mut();
+    if !headers.contains_key(CACHE_CONTROL) {
+        headers.insert(CACHE_CONTROL, if is_read { REVALIDATE } else { NEVER });
+        headers.append(VARY, VARIES);
+    }
+    response
+}
+
+/// Tags what a read answers in JSON, or answers that the caller has it.
+pub async fn tag(request: Request, next: Next) -> Response {
+    if !is_read(request.method()) {
+        return next.run(request).await;
+    }
+    let known: Vec<HeaderValue> = request.headers().get_all(IF_NONE_MATCH).iter().cloned().collect();
+    let response = next.run(request).await;
+    if response.status() != StatusCode::OK || !is_json(response.headers()) {
+        return response;
+    }
+    let (mut parts, body) = response.into_parts();
+    // It is in memory already: JSON is never streamed here.
+    let body = match axum::body::to_bytes(body, usize::MAX).await {
+        Ok(body) => body,
+        Err(error) => return ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    };
+    let hash = blake3::hash(&body).to_hex();
+    let opaque = format!("\"{}\"", &hash[..TAG_DIGITS]);
+    let tag = HeaderValue::from_str(&format!("W/{opaque}")).expect("hex digits and quotes are header text");
+    parts.headers.insert(ETAG, tag);
+    if !known.iter().any(|value| names(value, &opaque)) {
+        return Response::from_parts(parts, body.into());
+    }
+    parts.status = StatusCode::NOT_MODIFIED;
+    [CONTENT_TYPE, CONTENT_LENGTH].iter().for_each(|name| _ = parts.headers.remove(name));
+    Response::from_parts(parts, Body::empty())
+}
+
+fn is_read(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD)
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"))
+}
+
+/// Whether an If-None-Match has the tag, weak or strong (RFC 9110, 13.1.2). Our tags have no comma in them.
+fn names(value: &HeaderValue, opaque: &str) -> bool {
+    let Ok(value) = value.to_str() else { return false };
+    value.split(',').map(str::trim).any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == opaque)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tag_is_found_in_every_form_that_clients_and_proxies_send_it_in() {
+        let has = |value: &'static str| names(&HeaderValue::from_static(value), "\"ab\"");
+        for value in ["\"ab\"", "W/\"ab\"", "\"x\", W/\"ab\"", "W/\"ab\",\"x\"", "*"] {
+            assert!(has(value), "{value}");
+        }
+        for value in ["", "ab", "\"a\"", "W/\"abc\"", "w/\"ab\"", "\"AB\""] {
+            assert!(!has(value), "{value}");
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! What a caller does to one record, for requests that come one by one and for batches of them.
+
+use std::sync::Arc;
+
+use rusqlite::Connection;
+use serde_json::Value;
+
+use super::collections::Catalogue;
+use super::error::StoreError;
+use super::files::Upload;
+use super::query::{Shape, write};
+use super::records::{self, Secrets};
+use crate::filter::RequestInfo;
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verb {
+    /// Make a record.
+    Create,
+    /// Change this one.
+    Update(String),
+    /// Change the one that the body names, or make it.
+    Upsert,
+    /// Remove this one.
+    Delete(String),
+}
+
+/// A change of one record, as a request asks for it.
+pub struct Action {
+    /// What is to be done.
+    pub verb: Verb,
+    /// Name or id of the collection.
+    pub collection: String,
+    /// Who asks, and with which values.
+    pub request: RequestInfo,
+    /// The files.
+    pub uploads: Arc<Vec<Upload>>,
+    /// Hashes of the passwords in the values.
+    pub secrets: Secrets,
+    /// What of the record is answered.
+    pub shape: Shape,
+}
+
+impl Action {
+    /// A change without files and passwords.
+    #[must_use]
+    pub fn new(verb: Verb, collection: &str, request: RequestInfo, shape: Shape) -> Self {
+        let (uploads, secrets) = (Arc::default(), Secrets::default());
+        Self { verb, collection: collection.to_owned(), request, uploads, secrets, shape }
+    }
+
+    /// The record that it changes, if there is one.
+    #[must_use]
+    pub fn changes(&self) -> Option<&str> {
+        match &self.verb {
+            Verb::Update(id) => Some(id),
+            Verb::Upsert => self.request.body.get("id").and_then(Value::as_str),
+            Verb::Create | Verb::Delete(_) => None,
+        }
+    }
+
+    /// Does it. The record as the caller sees it; `None` of one that is gone.
+    pub fn run(&self, conn: &Connection) -> Result<Option<Value>, StoreError> {
+        let Self { request, collection, secrets, uploads, shape, .. } = self;
+        let create = || write::create(conn, request, collection, secrets, uploads, shape);
+        let update = |id: &str| write::update(conn, request, collection, id, secrets, uploads, shape);
+        match &self.verb {
+            Verb::Create => create().map(Some),
+            Verb::Update(id) => update(id).map(Some),
+            Verb::Upsert => match request.body.get("id").and_then(Value::as_str) {
+                Some(id) if exists(conn, collection, id)? => update(id).map(Some),
+                _ => create().map(Some),
+            },
+            Verb::Delete(id) => write::delete(conn, request, collection, id).map(|_| None),
+        }
+    }
+}
+
+fn exists(conn: &Connection, collection: &str, id: &str) -> Result<bool, StoreError> {
+    match records::view(conn, Catalogue::load(conn)?.get(collection)?, id) {
+        Ok(_) => Ok(true),
+        Err(StoreError::NotFound(_)) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
