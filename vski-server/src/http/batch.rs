@@ -8,17 +8,20 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use axum::Json;
 use axum::extract::{Query, State};
 use axum::http::Uri;
-use axum::routing::post;
-use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::asked::Asked;
 use super::auth::caller::ClientAddress;
 use super::error::ApiError;
 use super::extract::DbName;
+use super::openapi::shapes::BatchAnswer;
 use super::position::Positioned;
 use super::record_body::{BatchBody, RecordBody};
 use super::records::{secrets, shaped};
@@ -33,23 +36,34 @@ use crate::store::query::Shape;
 use crate::store::request::Written;
 
 /// `POST /api/batch`.
-pub fn write_router() -> Router<MasterState> {
-    Router::new().route("/api/batch", post(batch))
+pub fn write_router() -> OpenApiRouter<MasterState> {
+    OpenApiRouter::new().routes(routes!(batch))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(as = BatchRequests)]
 struct Requests {
     requests: Vec<Single>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(as = BatchRequest)]
 struct Single {
     method: String,
     url: String,
     #[serde(default)]
+    #[schema(value_type = Option<Object>)]
     body: Option<Map<String, Value>>,
 }
 
+/// Changes many records, all or nothing.
+#[utoipa::path(
+    post,
+    path = "/api/batch",
+    tag = "batch",
+    request_body(content((Requests = "application/json"), (Requests = "multipart/form-data"))),
+    responses((status = 200, body = Vec<BatchAnswer>))
+)]
 async fn batch(
     State(app): State<App>,
     State(master): State<Arc<Master>>,
