@@ -3,15 +3,19 @@
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::{Method, StatusCode, Uri};
-use axum::routing::{delete, get, patch, post};
-use axum::{Json, Router};
+use axum::routing::put;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use utoipa::IntoParams;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::error::ApiError;
 use super::extract::{Body, Caller, DbName, Params};
+use super::openapi::{document, shapes};
 use super::position::Positioned;
 use super::state::MasterState;
 use crate::app::App;
@@ -26,21 +30,24 @@ use crate::store::records;
 const COLLECTION: &str = "/api/collections/{collection}";
 
 /// `GET /api/collections?page=&perPage=&sort=&filter=&skipTotal=&fields=`, `GET /api/collections/{collection}?fields=`.
-pub fn read_router() -> Router<App> {
-    Router::new().route("/api/collections", get(list)).route(COLLECTION, get(view))
+pub fn read_router() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(list)).routes(routes!(view))
 }
 
 /// `POST /api/collections`, `PATCH` and `DELETE /api/collections/{collection}`, `DELETE …/truncate`,
 /// `PUT /api/collections/import {collections, deleteMissing}`.
-pub fn write_router() -> Router<MasterState> {
-    Router::new()
-        .route("/api/collections", post(create))
-        .route(COLLECTION, patch(update).delete(remove).put(import))
-        .route("/api/collections/{collection}/truncate", delete(truncate))
+pub fn write_router() -> OpenApiRouter<MasterState> {
+    let router = OpenApiRouter::new()
+        .routes(routes!(create))
+        .routes(routes!(update, remove))
+        .route(COLLECTION, put(import))
+        .routes(routes!(truncate));
+    document(router, routes!(import))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(rename_all = "camelCase")]
+#[into_params(parameter_in = Query)]
 struct ListParams {
     page: Option<i64>,
     per_page: Option<i64>,
@@ -52,11 +59,20 @@ struct ListParams {
     fields: Option<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 struct ViewParams {
     fields: Option<String>,
 }
 
+/// Lists the collections. The list is also the export: its items can be imported.
+#[utoipa::path(
+    get,
+    path = "/api/collections",
+    tag = "collections",
+    params(ListParams),
+    responses((status = 200, body = shapes::CollectionPage))
+)]
 async fn list(
     State(app): State<App>,
     caller: Caller,
@@ -80,6 +96,8 @@ async fn list(
     Ok(Json(json!({ "page": page, "perPage": per_page, "totalItems": total, "totalPages": pages, "items": items })))
 }
 
+/// Shows a collection.
+#[utoipa::path(get, path = COLLECTION, tag = "collections", params(ViewParams), responses((status = 200, body = shapes::Collection)))]
 async fn view(
     State(app): State<App>,
     caller: Caller,
@@ -93,6 +111,14 @@ async fn view(
     Ok(Json(shape.project(found.to_json())))
 }
 
+/// Makes a collection.
+#[utoipa::path(
+    post,
+    path = "/api/collections",
+    tag = "collections",
+    request_body = shapes::WantedCollection,
+    responses((status = 200, body = shapes::Collection))
+)]
 async fn create(
     State(master): State<Arc<Master>>,
     caller: Caller,
@@ -105,6 +131,14 @@ async fn create(
     Ok(Positioned::new(&db, made, |made| Json(first(&made))))
 }
 
+/// Changes a collection: what is given.
+#[utoipa::path(
+    patch,
+    path = COLLECTION,
+    tag = "collections",
+    request_body = shapes::WantedCollection,
+    responses((status = 200, body = shapes::Collection))
+)]
 async fn update(
     State(master): State<Arc<Master>>,
     caller: Caller,
@@ -118,6 +152,8 @@ async fn update(
     Ok(Positioned::new(&db, updated, |updated| Json(first(&updated))))
 }
 
+/// Deletes a collection. Its table stays.
+#[utoipa::path(delete, path = COLLECTION, tag = "collections", responses((status = 204)))]
 async fn remove(
     State(master): State<Arc<Master>>,
     caller: Caller,
@@ -129,6 +165,8 @@ async fn remove(
     Ok(Positioned::new(&db, deleted, |_| StatusCode::NO_CONTENT))
 }
 
+/// Deletes all records of a collection.
+#[utoipa::path(delete, path = "/api/collections/{collection}/truncate", tag = "collections", responses((status = 204)))]
 async fn truncate(
     State(master): State<Arc<Master>>,
     caller: Caller,
@@ -144,8 +182,18 @@ async fn truncate(
     Ok(Positioned::new(&db, emptied.await?, |_| StatusCode::NO_CONTENT))
 }
 
+/// Makes or changes collections, all of them or none.
+///
 /// The one PUT below `/api/collections`. A route of its own would take `GET` and the like away from a collection that is
 /// called import.
+#[utoipa::path(
+    put,
+    path = "/api/collections/import",
+    tag = "collections",
+    description = "Found by id, else by name.",
+    request_body = shapes::CollectionImport,
+    responses((status = 204))
+)]
 async fn import(
     State(master): State<Arc<Master>>,
     caller: Caller,

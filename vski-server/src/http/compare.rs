@@ -2,35 +2,38 @@
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use axum::{Json, Router};
 use serde::Deserialize;
-use vski_replication::names::route;
+use utoipa::IntoParams;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::error::ApiError;
 use super::extract::{Params, Peer};
+use super::openapi::shapes::{Binary, Ranges};
 use super::state::SourceState;
 use crate::replication::compare::Compare;
 use crate::store::error::StoreError;
 
 /// `ranges` is the overview, `ranges?table=&from=` some of one table's ranges. `rows?table=&range=&through=` the hashes of
 /// the rows of some ranges, `rows?table=&places=3:1,5;4:0` rows of some ranges. Answers are bounded: they may end early.
-pub fn router() -> Router<SourceState> {
-    let base = format!("{}/{{id}}", route::SNAPSHOT);
-    Router::new().route(&format!("{base}/ranges"), get(ranges)).route(&format!("{base}/rows"), get(rows))
+pub fn router() -> OpenApiRouter<SourceState> {
+    OpenApiRouter::new().routes(routes!(ranges)).routes(routes!(rows))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 struct RangesParams {
     table: Option<String>,
     #[serde(default)]
     from: usize,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 struct RowsParams {
     table: String,
     range: Option<usize>,
@@ -38,6 +41,14 @@ struct RowsParams {
     places: Option<String>,
 }
 
+/// Tells what is in a snapshot, or with `table` some of that table's ranges.
+#[utoipa::path(
+    get,
+    path = "/api/replica/snapshot/{id}/ranges",
+    tag = "replication",
+    params(RangesParams),
+    responses((status = 200, body = Ranges))
+)]
 async fn ranges(
     State(compare): State<Arc<Compare>>,
     peer: Peer,
@@ -51,6 +62,14 @@ async fn ranges(
     }
 }
 
+/// Hashes of the rows of some ranges (`range`, `through`), or rows (`places`).
+#[utoipa::path(
+    get,
+    path = "/api/replica/snapshot/{id}/rows",
+    tag = "replication",
+    params(RowsParams),
+    responses((status = 200, body = Binary, content_type = "application/octet-stream"))
+)]
 async fn rows(
     State(compare): State<Arc<Compare>>,
     peer: Peer,

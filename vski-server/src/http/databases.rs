@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use axum::routing::{get, post};
-use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 use vski_replication::names;
 
 use super::error::ApiError;
@@ -19,41 +21,48 @@ use crate::store::error::StoreError;
 use crate::store::master::Master;
 
 /// `GET /api/databases`.
-pub fn read_router() -> Router<App> {
-    Router::new().route("/api/databases", get(list))
+pub fn read_router() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(list))
 }
 
 /// `POST /api/databases {name}`, `DELETE /api/databases/{name}`, `POST /api/databases/{name}/restore`.
-pub fn write_router() -> Router<MasterState> {
-    Router::new()
-        .route("/api/databases", post(create))
-        .route("/api/databases/{name}", axum::routing::delete(delete))
-        .route("/api/databases/{name}/restore", post(restore))
+pub fn write_router() -> OpenApiRouter<MasterState> {
+    OpenApiRouter::new().routes(routes!(create)).routes(routes!(delete)).routes(routes!(restore))
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct DatabaseList {
     items: Vec<DatabaseItem>,
     /// Names of those that were deleted and can be restored.
     deleted: Vec<String>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct DatabaseItem {
     name: String,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 struct CreateDatabase {
     name: String,
 }
 
+/// Names the databases.
+#[utoipa::path(get, path = "/api/databases", tag = "databases", responses((status = 200, body = DatabaseList)))]
 async fn list(State(app): State<App>, caller: Caller) -> Result<Json<DatabaseList>, ApiError> {
     caller.require_admin()?;
     let items = app.readers()?.iter().map(|reader| DatabaseItem { name: reader.name().to_owned() }).collect();
     Ok(Json(DatabaseList { items, deleted: status::deleted(&app)? }))
 }
 
+/// Makes a database.
+#[utoipa::path(
+    post,
+    path = "/api/databases",
+    tag = "databases",
+    request_body = CreateDatabase,
+    responses((status = 200, body = DatabaseItem))
+)]
 async fn create(
     State(master): State<Arc<Master>>,
     caller: Caller,
@@ -67,6 +76,8 @@ async fn create(
     Ok(Positioned::new(&name, made, |()| Json(DatabaseItem { name: name.clone() })))
 }
 
+/// Deletes a database. Its file stays.
+#[utoipa::path(delete, path = "/api/databases/{name}", tag = "databases", responses((status = 204)))]
 async fn delete(
     State(master): State<Arc<Master>>,
     caller: Caller,
@@ -77,6 +88,13 @@ async fn delete(
     Ok(Positioned::new(names::DEFAULT_DATABASE, deleted, |()| StatusCode::NO_CONTENT))
 }
 
+/// Brings a deleted database back.
+#[utoipa::path(
+    post,
+    path = "/api/databases/{name}/restore",
+    tag = "databases",
+    responses((status = 200, body = DatabaseItem))
+)]
 async fn restore(
     State(master): State<Arc<Master>>,
     caller: Caller,

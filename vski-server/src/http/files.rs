@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::extract::{Path, Request, State};
 use axum::http::header::{
     ACCEPT_RANGES, AUTHORIZATION, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG,
@@ -15,12 +16,13 @@ use axum::http::header::{
 };
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
-use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 use tower_http::services::ServeFile;
+use utoipa::IntoParams;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 use vski_replication::datadir::DataDir;
 use vski_replication::files::{self, FileRow};
 use vski_replication::token::{Audience, Bearer, Claims};
@@ -28,6 +30,7 @@ use vski_replication::token::{Audience, Bearer, Claims};
 use super::auth::caller::Caller;
 use super::error::ApiError;
 use super::extract::{DbName, Params};
+use super::openapi::shapes::{Binary, Error, FileToken};
 use super::state::MasterState;
 use crate::app::{App, Databases};
 use crate::config::Fallback;
@@ -69,22 +72,24 @@ const TOKEN_SECONDS: u64 = 180;
 const PROTECTED: &str = "private, no-cache";
 
 /// `GET /api/files/{collection}/{record}/{name}?token=&download=`.
-pub fn read_router() -> Router<App> {
-    Router::new().route("/api/files/{collection}/{record}/{name}", get(view))
+pub fn read_router() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(view))
 }
 
 /// `POST /api/files/token`.
-pub fn write_router() -> Router<MasterState> {
-    Router::new().route("/api/files/token", post(token))
+pub fn write_router() -> OpenApiRouter<MasterState> {
+    OpenApiRouter::new().routes(routes!(token))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 struct ViewParams {
     download: Option<String>,
     token: Option<String>,
 }
 
 /// A short-lived token that stands for the caller where protected files are asked for, and nowhere else.
+#[utoipa::path(post, path = "/api/files/token", tag = "files", responses((status = 200, body = FileToken)))]
 async fn token(State(app): State<App>, caller: Caller, headers: HeaderMap) -> Result<Json<Value>, ApiError> {
     if !caller.is_admin() {
         caller.require_record()?;
@@ -114,6 +119,18 @@ async fn requester(app: &App, db: &str, token: Option<&str>) -> Result<Requester
     Ok(record.map_or(Requester::Guest, |record| Requester::Record(Arc::new(record))))
 }
 
+#[utoipa::path(
+    get,
+    path = "/api/files/{collection}/{record}/{name}",
+    tag = "files",
+    params(ViewParams),
+    responses(
+        (status = 200, body = Binary, content_type = "*/*"),
+        (status = 206, body = Binary, content_type = "*/*"),
+        (status = 304),
+        (status = 416, body = Error)
+    )
+)]
 async fn view(
     State(app): State<App>,
     DbName(db): DbName,

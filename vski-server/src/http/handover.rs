@@ -3,10 +3,10 @@
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::routing::post;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 use vski_replication::names::route;
 
 use super::error::ApiError;
@@ -16,10 +16,12 @@ use crate::app::AdminToken;
 use crate::store::master::Master;
 
 /// The route of a master.
-pub fn router() -> Router<MasterState> {
-    Router::new().route(route::HANDOVER, post(hand_over).delete(take_back))
+pub fn router() -> OpenApiRouter<MasterState> {
+    OpenApiRouter::new().routes(routes!(hand_over, take_back))
 }
 
+/// Takes no more writes, because a replica takes over.
+#[utoipa::path(post, path = route::HANDOVER, tag = "operators", responses((status = 204)))]
 async fn hand_over(State(master): State<Arc<Master>>, caller: Caller) -> Result<StatusCode, ApiError> {
     require_operator(&caller)?;
     master.hand_over().await?;
@@ -27,6 +29,8 @@ async fn hand_over(State(master): State<Arc<Master>>, caller: Caller) -> Result<
     Ok(StatusCode::NO_CONTENT)
 }
 
+/// Takes writes again.
+#[utoipa::path(delete, path = route::HANDOVER, tag = "operators", responses((status = 204)))]
 async fn take_back(State(master): State<Arc<Master>>, caller: Caller) -> Result<StatusCode, ApiError> {
     require_operator(&caller)?;
     master.take_writes();

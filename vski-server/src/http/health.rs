@@ -3,33 +3,38 @@
 use std::path::Path;
 use std::time::Duration;
 
+use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use utoipa::IntoParams;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 use vski_replication::node::{DatabaseState, MISSING_ON_MASTER};
 use vski_replication::{changelog, clock, connection};
 
 use super::error::ApiError;
 use super::extract::Params;
+use super::openapi::at;
+use super::openapi::shapes::{Health, Readiness};
 use crate::app::{App, Databases};
 use crate::config::duration;
 use crate::replication::verdict;
 
 /// `GET /health`, `/api/health`, `/livez`, `/readyz`, `/metrics`. HEAD works too.
-pub fn router() -> Router<App> {
-    Router::new()
-        .route("/health", get(health))
-        .route("/api/health", get(health))
-        .route("/livez", get(livez))
-        .route("/readyz", get(readyz))
-        .route("/metrics", get(metrics))
+pub fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(health))
+        .routes(at("/api/health", routes!(health)))
+        .routes(routes!(livez))
+        .routes(routes!(readyz))
+        .routes(routes!(metrics))
 }
 
 /// 200 as long as the process answers. The last three are what PocketBase's clients read.
+#[utoipa::path(get, path = "/health", tag = "health", responses((status = 200, body = Health)))]
 async fn health(State(app): State<App>) -> Json<Value> {
     let identity = &app.identity;
     Json(json!({
@@ -44,17 +49,32 @@ async fn health(State(app): State<App>) -> Json<Value> {
     }))
 }
 
+/// 200 as long as the process answers.
+#[utoipa::path(
+    get,
+    path = "/livez",
+    tag = "health",
+    responses((status = 200, body = String, content_type = "text/plain"))
+)]
 async fn livez() -> &'static str {
     "ok\n"
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 struct ReadyParams {
     max_lag: Option<String>,
 }
 
 /// 200 once every offered database was copied whole and, if `?max_lag=` says so, is not further behind than that.
 /// A master is ready as soon as it listens.
+#[utoipa::path(
+    get,
+    path = "/readyz",
+    tag = "health",
+    params(ReadyParams),
+    responses((status = 200, body = Readiness), (status = 503, body = Readiness))
+)]
 async fn readyz(State(app): State<App>, Params(params): Params<ReadyParams>) -> Result<Response, ApiError> {
     let max_lag = params.max_lag.as_deref().map(duration::parse).transpose();
     let max_lag = max_lag.map_err(|error| ApiError::bad_request(format!("max_lag: {error}")))?;
@@ -119,6 +139,12 @@ fn state_json(state: &DatabaseState) -> Value {
 }
 
 /// Prometheus' text format.
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    tag = "health",
+    responses((status = 200, body = String, content_type = "text/plain"))
+)]
 async fn metrics(State(app): State<App>) -> Result<Response, ApiError> {
     observe_lag(&app)?;
     let readers = app.readers()?;

@@ -150,11 +150,16 @@ pub async fn tell_path(State(app): State<App>, request: Request, next: Next) -> 
 
 /// On a replica a write is refused before authentication, body and path are looked at (the specification's text).
 pub async fn read_only(State(app): State<App>, request: Request, next: Next) -> Response {
-    if app.identity.role == Role::Replica && is_write(request.method()) && !is_allowed(request.uri().path()) {
+    if app.identity.role == Role::Replica && is_refused(request.method(), request.uri().path()) {
         let json = [(CONTENT_TYPE, "application/json")];
         return (StatusCode::FORBIDDEN, json, READ_ONLY).into_response();
     }
     next.run(request).await
+}
+
+/// Whether a replica refuses this request.
+pub fn is_refused(method: &Method, path: &str) -> bool {
+    is_write(method) && !is_allowed(path)
 }
 
 fn is_write(method: &Method) -> bool {

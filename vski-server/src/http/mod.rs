@@ -1,4 +1,5 @@
 //! The HTTP API. One function lists the routes of each role, one the layers in order.
+#![expect(unused_qualifications, reason = "what utoipa makes of parameters names their types so")]
 
 /// Liveness, readiness, metrics.
 mod health;
@@ -72,9 +73,13 @@ mod compression;
 /// Errors as callers see them.
 mod error;
 
+/// The description of all this for programs, and a page that shows it.
+mod openapi;
+
 use axum::extract::DefaultBodyLimit;
 use axum::http::{Method, StatusCode, Uri};
 use axum::{Router, middleware};
+use utoipa_axum::router::OpenApiRouter;
 use vski_sync_agent::supervisor::AgentHandle;
 
 use self::error::ApiError;
@@ -84,7 +89,7 @@ use crate::app::App;
 /// Everything a master answers.
 pub fn master_router(state: MasterState, source: SourceState) -> Router {
     let app = state.app.clone();
-    let routes = Router::new()
+    let routes = OpenApiRouter::new()
         .merge(databases::write_router())
         .merge(collections::write_router())
         .merge(records::write_router())
@@ -101,14 +106,14 @@ pub fn master_router(state: MasterState, source: SourceState) -> Router {
 /// Everything a replica answers. There is no writer in its state, so no route of it can write.
 pub fn replica_router(source: SourceState, agent: Option<AgentHandle>) -> Router {
     let app = source.app.clone();
-    let routes = Router::new().merge(sync::router(app.clone(), agent)).merge(source_routes(source));
+    let routes = OpenApiRouter::new().merge(sync::router(app.clone(), agent)).merge(source_routes(source));
     with_layers(routes.merge(read_routes(&app)), app)
 }
 
 /// What replicas ask, of a master or of a replica in between.
-fn source_routes(state: SourceState) -> Router {
+fn source_routes(state: SourceState) -> OpenApiRouter {
     let app = state.app.clone();
-    Router::new()
+    OpenApiRouter::new()
         .merge(replica::router())
         .merge(compare::router())
         .merge(peer_files::router())
@@ -117,19 +122,20 @@ fn source_routes(state: SourceState) -> Router {
 }
 
 /// What both roles answer from their own files.
-fn read_routes(app: &App) -> Router {
-    let rows = Router::new().merge(collections::read_router()).merge(records::read_router());
+fn read_routes(app: &App) -> OpenApiRouter {
+    let rows = OpenApiRouter::new().merge(collections::read_router()).merge(records::read_router());
     let rows = rows.route_layer(middleware::from_fn(caching::tag)).layer(compression::layer());
     // Files have tags of their own, and are sent as they are.
     let data = rows.merge(files::read_router());
     let data = data.route_layer(middleware::from_fn_with_state(app.clone(), freshness::gate));
-    let others = Router::new().merge(health::router()).merge(databases::read_router()).merge(auth::read_router());
+    let others =
+        OpenApiRouter::new().merge(health::router()).merge(databases::read_router()).merge(auth::read_router());
     others.layer(compression::layer()).merge(data).with_state(app.clone())
 }
 
 /// The layers from the inside out: the last one sees a request first and its response last.
-fn with_layers(routes: Router, app: App) -> Router {
-    routes
+fn with_layers(routes: OpenApiRouter, app: App) -> Router {
+    openapi::described(routes, app.identity.role)
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
         .layer(DefaultBodyLimit::max(app.limits.body()))

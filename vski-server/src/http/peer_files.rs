@@ -1,30 +1,46 @@
 //! Uploaded files for replicas: the bytes of one, or whether to ask again. A part of the replication protocol.
 
-use axum::Router;
 use axum::extract::{Path, Request, State};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
 use serde::Deserialize;
+use utoipa::IntoParams;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 use vski_replication::files;
-use vski_replication::names::{self, header, route};
+use vski_replication::names::{self, header};
 
 use super::error::ApiError;
 use super::extract::{Params, Peer};
 use super::files::{etag, send};
+use super::openapi::shapes::{Binary, Error};
 use super::state::SourceState;
 use crate::app::{App, Databases};
 
 /// `GET /api/replica/files/{name}?db=`.
-pub fn router() -> Router<SourceState> {
-    Router::new().route(&format!("{}/{{name}}", route::FILES), get(file))
+pub fn router() -> OpenApiRouter<SourceState> {
+    OpenApiRouter::new().routes(routes!(file))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 struct FileParams {
     db: String,
 }
 
+/// An uploaded file, whole or by `Range`.
+#[utoipa::path(
+    get,
+    path = "/api/replica/files/{name}",
+    tag = "replication",
+    params(FileParams),
+    responses(
+        (status = 200, body = Binary, content_type = "*/*"),
+        (status = 206, body = Binary, content_type = "*/*"),
+        (status = 304),
+        (status = 416, body = Error)
+    )
+)]
 async fn file(
     State(app): State<App>,
     peer: Peer,

@@ -3,18 +3,21 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use axum::routing::{get, patch, post};
-use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use utoipa::IntoParams;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::asked::Asked;
 use super::auth::caller::ClientAddress;
 use super::auth::records::prove;
 use super::error::ApiError;
 use super::extract::{Caller, DbName, Params, RawBody, check_keys};
+use super::openapi::shapes::{Imported, Record, RecordPage};
 use super::position::Positioned;
 use super::record_body::RecordBody;
 use super::state::MasterState;
@@ -38,21 +41,19 @@ const RECORDS: &str = "/api/collections/{collection}/records";
 const RECORD: &str = "/api/collections/{collection}/records/{id}";
 
 /// `GET …/records?page=&perPage=&skipTotal=&filter=&sort=&expand=&fields=`, `GET …/records/{id}?expand=&fields=`.
-pub fn read_router() -> Router<App> {
-    Router::new().route(RECORDS, get(list)).route(RECORD, get(view))
+pub fn read_router() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(list)).routes(routes!(view))
 }
 
 /// `POST …/records`, `PATCH` and `DELETE …/records/{id}` (the first two with `?expand=&fields=`), `POST …/import` (NDJSON,
 /// admins only, all or nothing).
-pub fn write_router() -> Router<MasterState> {
-    Router::new()
-        .route(RECORDS, post(create))
-        .route(RECORD, patch(update).delete(delete))
-        .route("/api/collections/{collection}/import", post(import_lines))
+pub fn write_router() -> OpenApiRouter<MasterState> {
+    OpenApiRouter::new().routes(routes!(create)).routes(routes!(update, delete)).routes(routes!(import_lines))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(rename_all = "camelCase")]
+#[into_params(parameter_in = Query)]
 struct ListParams {
     page: Option<i64>,
     per_page: Option<i64>,
@@ -76,7 +77,8 @@ impl ListParams {
 }
 
 /// What every answer with a record takes.
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 struct ShapeParams {
     expand: Option<String>,
     fields: Option<String>,
@@ -88,6 +90,8 @@ impl ShapeParams {
     }
 }
 
+/// Lists records.
+#[utoipa::path(get, path = RECORDS, tag = "records", params(ListParams), responses((status = 200, body = RecordPage)))]
 async fn list(
     State(app): State<App>,
     Asked(request): Asked,
@@ -111,6 +115,8 @@ async fn list(
     })))
 }
 
+/// Shows a record.
+#[utoipa::path(get, path = RECORD, tag = "records", params(ShapeParams), responses((status = 200, body = Record)))]
 async fn view(
     State(app): State<App>,
     Asked(request): Asked,
@@ -128,6 +134,15 @@ async fn view(
     Ok(Json(found.await?))
 }
 
+/// Makes a record.
+#[utoipa::path(
+    post,
+    path = RECORDS,
+    tag = "records",
+    params(ShapeParams),
+    request_body(content((Record = "application/json"), (Record = "multipart/form-data"))),
+    responses((status = 200, body = Record))
+)]
 async fn create(
     State(MasterState { app, master }): State<MasterState>,
     ClientAddress(address): ClientAddress,
@@ -141,6 +156,15 @@ async fn create(
     change(&app, &master, address, &db, action, body).await
 }
 
+/// Changes a record: the fields that are given.
+#[utoipa::path(
+    patch,
+    path = RECORD,
+    tag = "records",
+    params(ShapeParams),
+    request_body(content((Record = "application/json"), (Record = "multipart/form-data"))),
+    responses((status = 200, body = Record))
+)]
 async fn update(
     State(MasterState { app, master }): State<MasterState>,
     ClientAddress(address): ClientAddress,
@@ -202,6 +226,8 @@ pub async fn shaped(reader: &Reader, action: Arc<Action>, record: Option<Value>)
     read.await.map(Some)
 }
 
+/// Deletes a record.
+#[utoipa::path(delete, path = RECORD, tag = "records", responses((status = 204)))]
 async fn delete(
     State(master): State<Arc<Master>>,
     Asked(request): Asked,
@@ -214,6 +240,14 @@ async fn delete(
     Ok(Positioned::new(&db, deleted.await?, |_| StatusCode::NO_CONTENT))
 }
 
+/// Makes many records: a JSON object per line, all or nothing. Admins only.
+#[utoipa::path(
+    post,
+    path = "/api/collections/{collection}/import",
+    tag = "records",
+    request_body(content = String, content_type = "application/x-ndjson"),
+    responses((status = 200, body = Imported))
+)]
 async fn import_lines(
     State(master): State<Arc<Master>>,
     caller: Caller,

@@ -7,13 +7,15 @@ use std::time::Duration;
 use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header as http_header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
-use axum::{Json, Router, middleware};
+use axum::{Json, middleware};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use tower::ServiceExt;
 use tower_http::services::ServeFile;
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 use vski_replication::changelog::{self, Head, Standing};
 use vski_replication::entry::Entry;
 use vski_replication::names::{self, header, route};
@@ -24,6 +26,7 @@ use vski_replication::{clock, schema};
 use super::error::ApiError;
 use super::extract::{Body, Params, Peer};
 use super::layers;
+use super::openapi::shapes::{Binary, Error, ReplicaList, SchemaSync, SnapshotManifest};
 use super::state::SourceState;
 use crate::app::{App, Databases};
 use crate::replication::relay::{self, Relay};
@@ -41,24 +44,33 @@ const BATCH_BYTES: usize = 8 << 20;
 const COMPRESSION_LEVEL: i32 = 1;
 
 /// `GET /api/replica/status`, `schema-sync`, `changeset`, `snapshot`, `snapshot/{id}`, `replicas`; `POST session`.
-pub fn router() -> Router<SourceState> {
-    Router::new()
-        .route(route::STATUS, get(status))
-        .route(route::SCHEMA_SYNC, get(schema_sync))
-        .route(route::CHANGESET, get(changeset))
-        .route(route::SNAPSHOT, get(snapshot))
-        .route(&format!("{}/{{id}}", route::SNAPSHOT), get(snapshot_file))
-        .route(route::SESSION, post(session))
-        .route(route::REPLICAS, get(list_replicas))
+pub fn router() -> OpenApiRouter<SourceState> {
+    OpenApiRouter::new()
+        .routes(routes!(status))
+        .routes(routes!(schema_sync))
+        .routes(routes!(changeset))
+        .routes(routes!(snapshot))
+        .routes(routes!(snapshot_file))
+        .routes(routes!(session))
+        .routes(routes!(list_replicas))
         .route_layer(middleware::from_fn(layers::tell_time))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 struct StatusParams {
     wait: Option<u64>,
     known: Option<String>,
 }
 
+/// Tells which databases there are, and where they stand.
+#[utoipa::path(
+    get,
+    path = route::STATUS,
+    tag = "replication",
+    params(StatusParams),
+    responses((status = 200, body = Status))
+)]
 async fn status(
     State(app): State<App>,
     _peer: Peer,
@@ -72,12 +84,21 @@ async fn status(
     Ok(Json(status::databases(&app).await?))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 struct SchemaParams {
     db: String,
     version: Option<u64>,
 }
 
+/// Tells a database's schema.
+#[utoipa::path(
+    get,
+    path = route::SCHEMA_SYNC,
+    tag = "replication",
+    params(SchemaParams),
+    responses((status = 200, body = SchemaSync))
+)]
 async fn schema_sync(
     State(app): State<App>,
     _peer: Peer,
@@ -107,11 +128,15 @@ async fn schema_sync(
     })))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 struct ChangesetParams {
     db: String,
+    /// `<generation>-<epoch id>`.
+    #[param(value_type = String)]
     epoch: Epoch,
     version: u64,
+    #[param(value_type = String)]
     chain: Chain,
     wait: Option<u64>,
     /// How long the caller has been there, ms: it is ready to wait for a replica that is behind it.
@@ -131,6 +156,19 @@ struct Found {
     entries: Vec<Entry>,
 }
 
+/// Entries of the log after a position, which is acknowledged by this.
+#[utoipa::path(
+    get,
+    path = route::CHANGESET,
+    tag = "replication",
+    params(ChangesetParams),
+    responses(
+        (status = 200, body = Binary, content_type = "application/octet-stream"),
+        (status = 204, description = "nothing new"),
+        (status = 409, body = Error, description = "the position is not in this log"),
+        (status = 410, body = Error, description = "the entries are gone")
+    )
+)]
 async fn changeset(
     State(app): State<App>,
     peer: Peer,
@@ -250,13 +288,22 @@ fn frames(entries: &[Entry], request: &HeaderMap, headers: &mut HeaderMap) -> Re
         .map_err(|error| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, format!("compress entries: {error}")))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 struct SnapshotParams {
     db: String,
     /// The copy must have the entries up to here.
     version: Option<u64>,
 }
 
+/// Makes a copy of a database, and tells what to expect of it.
+#[utoipa::path(
+    get,
+    path = route::SNAPSHOT,
+    tag = "replication",
+    params(SnapshotParams),
+    responses((status = 200, body = SnapshotManifest), (status = 422, body = Error), (status = 507, body = Error))
+)]
 async fn snapshot(
     State(app): State<App>,
     State(snapshots): State<Arc<Snapshots>>,
@@ -275,6 +322,20 @@ async fn snapshot(
     Ok(Json(snapshots.take(&reader, wanted).await?))
 }
 
+/// A copy of a database, whole or by `Range`.
+#[utoipa::path(
+    get,
+    path = "/api/replica/snapshot/{id}",
+    tag = "replication",
+    responses(
+        (status = 200, body = Binary, content_type = "application/octet-stream"),
+        (status = 206, body = Binary, content_type = "application/octet-stream"),
+        (status = 304),
+        (status = 410, body = Error, description = "the lease was broken"),
+        (status = 412),
+        (status = 416, body = Error)
+    )
+)]
 async fn snapshot_file(
     State(snapshots): State<Arc<Snapshots>>,
     peer: Peer,
@@ -299,13 +360,22 @@ async fn snapshot_file(
     Ok(response)
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(as = ReplicaSession)]
 struct Session {
     db: String,
+    #[schema(value_type = String)]
     position: Position,
 }
 
 /// A replica that has just replaced its copy says where it starts: its own row, never another's.
+#[utoipa::path(
+    post,
+    path = route::SESSION,
+    tag = "replication",
+    request_body = Session,
+    responses((status = 204), (status = 409, body = Error, description = "the position is not in this log"))
+)]
 async fn session(State(app): State<App>, peer: Peer, body: Body<Session>) -> Result<StatusCode, ApiError> {
     let peer = peer.require_replica()?;
     let Session { db, position } = body.value;
@@ -320,7 +390,8 @@ async fn session(State(app): State<App>, peer: Peer, body: Body<Session>) -> Res
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// For replicas and admins.
+/// Tells which replicas were heard of, and how they are doing. For replicas and admins.
+#[utoipa::path(get, path = route::REPLICAS, tag = "replication", responses((status = 200, body = ReplicaList)))]
 async fn list_replicas(State(app): State<App>, _peer: Peer) -> Result<Json<Value>, ApiError> {
     let rows = verdict::rows(|db| app.reader(db), &app.replicas, clock::now_ms()).await?;
     Ok(Json(json!({ "replicas": rows })))

@@ -2,22 +2,32 @@
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::extract::State;
-use axum::routing::post;
-use axum::{Json, Router};
 use serde_json::{Value, json};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::error::ApiError;
 use super::extract::{Caller, DbName, RawBody};
+use super::openapi::shapes::Migrated;
 use super::state::MasterState;
 use crate::store::master::Master;
 use crate::store::migration::{Done, Plan};
 
 /// The route of a master.
-pub fn write_router() -> Router<MasterState> {
-    Router::new().route("/api/sql", post(run))
+pub fn write_router() -> OpenApiRouter<MasterState> {
+    OpenApiRouter::new().routes(routes!(run))
 }
 
+/// Runs SQL in one transaction, all of it or nothing.
+#[utoipa::path(
+    post,
+    path = "/api/sql",
+    tag = "migrations",
+    request_body(content = String, content_type = "application/sql"),
+    responses((status = 200, body = Migrated))
+)]
 async fn run(
     State(master): State<Arc<Master>>,
     caller: Caller,

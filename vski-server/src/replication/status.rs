@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde::Serialize;
+use utoipa::ToSchema;
 use vski_replication::changelog;
 use vski_replication::names;
 use vski_replication::position::{Chain, DatabaseId, EpochId, SchemaHash};
@@ -17,27 +18,31 @@ use crate::store::replica::{Offer, Replica};
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// One database. The first four keys are the specification's.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DatabaseStatus {
     name: String,
     /// Bytes of the database, without its write-ahead log.
     size: u64,
     /// The chain at the head: equal histories have equal ones.
+    #[schema(value_type = String)]
     sha256: Chain,
     /// Schema entries so far.
     schema_version: u64,
+    #[schema(value_type = String)]
     database_id: DatabaseId,
     generation: u64,
+    #[schema(value_type = String)]
     epoch: EpochId,
     version: u64,
+    #[schema(value_type = String)]
     schema_hash: SchemaHash,
     /// When the last entry was committed.
     head_time: String,
 }
 
 /// The databases of a node.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub struct Status {
     dbs: Vec<DatabaseStatus>,
     /// On a replica: names of those that it does not have yet.

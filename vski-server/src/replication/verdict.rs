@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use rusqlite::Connection;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 use vski_replication::changelog::{self, Retention, Standing};
 use vski_replication::node::ReplicaSeen;
 use vski_replication::position::Position;
@@ -21,7 +22,7 @@ const STREAMING_MS: i64 = 90_000;
 const RISK: f64 = 0.75;
 
 /// What to make of a replica.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
     /// Heard of lately, and no entry waits for it for long.
@@ -48,11 +49,12 @@ impl Verdict {
 }
 
 /// A replica's copy of one database, as the node that it follows sees it.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ReplicaRow {
     pub replica: String,
     pub db: String,
+    #[schema(value_type = String)]
     pub position: Position,
     /// Entries after its position; none where the log does not have its position.
     pub entries_behind: Option<u64>,

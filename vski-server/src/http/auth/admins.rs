@@ -3,12 +3,14 @@
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use axum::routing::{get, patch, post};
-use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 use vski_replication::names;
 use vski_replication::token::{Audience, Bearer, Claims};
 
@@ -16,6 +18,8 @@ use super::caller::{Caller, ClientAddress};
 use crate::app::{AdminToken, App};
 use crate::http::error::ApiError;
 use crate::http::extract::{Body, Params};
+use crate::http::openapi::at;
+use crate::http::openapi::shapes::{AdminPage, AdminRecord, AdminSession};
 use crate::http::position::Positioned;
 use crate::http::state::MasterState;
 use crate::store::auth::admins::{self, Admin};
@@ -33,54 +37,55 @@ const TOKEN_SECONDS: u64 = 14 * 24 * 3600;
 const COLLECTION: &str = "_superusers";
 
 const RECORDS: &str = "/api/collections/_superusers/records";
+const RECORD: &str = "/api/collections/_superusers/records/{id}";
 
 /// `POST …/auth-with-password {identity or email, password}`, `POST …/auth-refresh`; `GET` of all admins and of one.
-pub fn read_router() -> Router<App> {
-    let mut router = Router::new();
-    for base in ["/api/admins", "/api/collections/_superusers"] {
-        router = router
-            .route(&format!("{base}/auth-with-password"), post(login))
-            .route(&format!("{base}/auth-refresh"), post(refresh));
-    }
-    for base in ["/api/admins", RECORDS] {
-        router = router.route(base, get(list)).route(&format!("{base}/{{id}}"), get(view));
-    }
+pub fn read_router() -> OpenApiRouter<App> {
+    let router = OpenApiRouter::new()
+        .routes(routes!(login))
+        .routes(routes!(refresh))
+        .routes(routes!(list))
+        .routes(routes!(view));
     router
+        .routes(at("/api/collections/_superusers/auth-with-password", routes!(login)))
+        .routes(at("/api/collections/_superusers/auth-refresh", routes!(refresh)))
+        .routes(at(RECORDS, routes!(list)))
+        .routes(at(RECORD, routes!(view)))
 }
 
 /// `POST /api/admins {email, password}`: make an admin, or give one a new password. `POST …/records {email, password,
 /// passwordConfirm}`: make a new one. `PATCH` and `DELETE` of one.
-pub fn write_router() -> Router<MasterState> {
-    let mut router = Router::new().route("/api/admins", post(upsert)).route(RECORDS, post(make));
-    for base in ["/api/admins", RECORDS] {
-        router = router.route(&format!("{base}/{{id}}"), patch(update).delete(remove));
-    }
-    router
+pub fn write_router() -> OpenApiRouter<MasterState> {
+    let router = OpenApiRouter::new().routes(routes!(upsert)).routes(routes!(update, remove));
+    router.routes(routes!(make)).routes(at(RECORD, routes!(update, remove)))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(as = AdminLogin)]
 struct Login {
     identity: Option<String>,
     email: Option<String>,
     password: String,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 struct NewAdmin {
     email: String,
     password: String,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = NewAdminRecord)]
 struct NewRecord {
     email: String,
     password: String,
     password_confirm: String,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = AdminChanges)]
 struct Changes {
     email: Option<String>,
     password: Option<String>,
@@ -88,13 +93,22 @@ struct Changes {
     old_password: Option<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(rename_all = "camelCase")]
+#[into_params(parameter_in = Query)]
 struct Page {
     page: Option<u64>,
     per_page: Option<u64>,
 }
 
+/// Logs an admin in.
+#[utoipa::path(
+    post,
+    path = "/api/admins/auth-with-password",
+    tag = "admins",
+    request_body = Login,
+    responses((status = 200, body = AdminSession))
+)]
 async fn login(
     State(app): State<App>,
     ClientAddress(address): ClientAddress,
@@ -119,6 +133,8 @@ async fn login(
     }
 }
 
+/// Gives an admin's token a new life.
+#[utoipa::path(post, path = "/api/admins/auth-refresh", tag = "admins", responses((status = 200, body = AdminSession)))]
 async fn refresh(State(app): State<App>, caller: Caller) -> Result<Json<Value>, ApiError> {
     match caller.require_admin()? {
         AdminToken::Admin(admin) => Ok(Json(session(&app, admin))),
@@ -127,6 +143,8 @@ async fn refresh(State(app): State<App>, caller: Caller) -> Result<Json<Value>, 
     }
 }
 
+/// Lists the admins, the oldest first.
+#[utoipa::path(get, path = "/api/admins", tag = "admins", params(Page), responses((status = 200, body = AdminPage)))]
 async fn list(State(app): State<App>, caller: Caller, Params(page): Params<Page>) -> Result<Json<Value>, ApiError> {
     caller.require_admin()?;
     let (number, per_page) = (page.page.unwrap_or(1).max(1), page.per_page.unwrap_or(DEFAULT_PER_PAGE));
@@ -140,12 +158,22 @@ async fn list(State(app): State<App>, caller: Caller, Params(page): Params<Page>
     })))
 }
 
+/// Shows an admin.
+#[utoipa::path(get, path = "/api/admins/{id}", tag = "admins", responses((status = 200, body = AdminRecord)))]
 async fn view(State(app): State<App>, caller: Caller, Path(id): Path<String>) -> Result<Json<Value>, ApiError> {
     caller.require_admin()?;
     let found = app.reader(names::DEFAULT_DATABASE)?.read(move |conn| admins::view(conn, &id)).await?;
     Ok(Json(record(&found)))
 }
 
+/// Makes an admin.
+#[utoipa::path(
+    post,
+    path = RECORDS,
+    tag = "admins",
+    request_body = NewRecord,
+    responses((status = 200, body = AdminRecord))
+)]
 async fn make(
     State(master): State<Arc<Master>>,
     caller: Caller,
@@ -161,6 +189,14 @@ async fn make(
     Ok(Positioned::new(names::DEFAULT_DATABASE, made, |made| Json(record(&made))))
 }
 
+/// Changes an admin's address or password.
+#[utoipa::path(
+    patch,
+    path = "/api/admins/{id}",
+    tag = "admins",
+    request_body = Changes,
+    responses((status = 200, body = AdminRecord))
+)]
 async fn update(
     State(master): State<Arc<Master>>,
     caller: Caller,
@@ -189,6 +225,8 @@ async fn update(
     Ok(Positioned::new(names::DEFAULT_DATABASE, updated, |updated| Json(record(&updated))))
 }
 
+/// Removes an admin, but never the last one.
+#[utoipa::path(delete, path = "/api/admins/{id}", tag = "admins", responses((status = 204)))]
 async fn remove(
     State(master): State<Arc<Master>>,
     caller: Caller,
@@ -200,6 +238,14 @@ async fn remove(
     Ok(Positioned::new(names::DEFAULT_DATABASE, removed, |()| StatusCode::NO_CONTENT))
 }
 
+/// Makes an admin, or gives one a new password.
+#[utoipa::path(
+    post,
+    path = "/api/admins",
+    tag = "admins",
+    request_body = NewAdmin,
+    responses((status = 200, body = Admin))
+)]
 async fn upsert(
     State(master): State<Arc<Master>>,
     caller: Caller,

@@ -18,17 +18,17 @@ mod keys;
 /// How often somebody may try.
 pub mod limit;
 
-use axum::Router;
+use utoipa_axum::router::OpenApiRouter;
 
 use super::state::MasterState;
 use crate::app::App;
 
 /// What every node answers: logins, and reads of admins and keys.
-pub fn read_router() -> Router<App> {
-    Router::new().merge(admins::read_router()).merge(records::read_router()).merge(keys::read_router())
+pub fn read_router() -> OpenApiRouter<App> {
+    OpenApiRouter::new().merge(admins::read_router()).merge(records::read_router()).merge(keys::read_router())
 }
 
 /// What a master answers beside.
-pub fn write_router() -> Router<MasterState> {
-    Router::new().merge(admins::write_router()).merge(keys::write_router())
+pub fn write_router() -> OpenApiRouter<MasterState> {
+    OpenApiRouter::new().merge(admins::write_router()).merge(keys::write_router())
 }

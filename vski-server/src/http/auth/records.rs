@@ -4,13 +4,16 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::{Method, StatusCode};
-use axum::routing::{any, get, post};
-use axum::{Json, Router};
+use axum::routing::any;
 use rusqlite::Connection;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 use vski_replication::token::Claims;
 
 use super::caller::{Caller, ClientAddress};
@@ -19,6 +22,7 @@ use crate::filter::RequestInfo;
 use crate::http::asked::Asked;
 use crate::http::error::ApiError;
 use crate::http::extract::{Body, DbName, Params, RawBody};
+use crate::http::openapi::shapes::{AuthMethods, RecordSession};
 use crate::store::auth::records::{self, Credentials, Proof};
 use crate::store::collections::{Catalogue, Collection};
 use crate::store::error::{FieldError, StoreError};
@@ -44,13 +48,15 @@ const ABSENT: [(&str, &str); 9] = [
 
 /// `POST …/auth-with-password {identity, password, identityField}`, `POST …/auth-refresh`, `GET …/auth-methods`,
 /// `POST …/impersonate/{id} {duration}`.
-pub fn read_router() -> Router<App> {
+///
+/// What is absent has a route, too, which is not in the OpenAPI document.
+pub fn read_router() -> OpenApiRouter<App> {
     let base = "/api/collections/{collection}";
-    let mut router = Router::new()
-        .route(&format!("{base}/auth-with-password"), post(login))
-        .route(&format!("{base}/auth-refresh"), post(refresh))
-        .route(&format!("{base}/auth-methods"), get(methods))
-        .route(&format!("{base}/impersonate/{{id}}"), post(impersonate));
+    let mut router = OpenApiRouter::new()
+        .routes(routes!(login))
+        .routes(routes!(refresh))
+        .routes(routes!(methods))
+        .routes(routes!(impersonate));
     for (name, need) in ABSENT {
         let told = move |method: Method| async move {
             let message =
@@ -62,22 +68,24 @@ pub fn read_router() -> Router<App> {
     router
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", default)]
+#[schema(as = RecordLogin)]
 struct Login {
     identity: String,
     password: String,
     identity_field: Option<String>,
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, ToSchema)]
 #[serde(default)]
 struct Impersonation {
     duration: u64,
 }
 
 /// How the answer is to look.
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 struct Looks {
     expand: Option<String>,
     fields: Option<String>,
@@ -89,6 +97,15 @@ impl Looks {
     }
 }
 
+/// Logs a record of an auth collection in.
+#[utoipa::path(
+    post,
+    path = "/api/collections/{collection}/auth-with-password",
+    tag = "auth",
+    params(Looks),
+    request_body = Login,
+    responses((status = 200, body = RecordSession))
+)]
 async fn login(
     State(app): State<App>,
     ClientAddress(address): ClientAddress,
@@ -120,6 +137,14 @@ async fn login(
     Ok(session.answer(&app, &shape))
 }
 
+/// Gives a record's token a new life.
+#[utoipa::path(
+    post,
+    path = "/api/collections/{collection}/auth-refresh",
+    tag = "auth",
+    params(Looks),
+    responses((status = 200, body = RecordSession))
+)]
 async fn refresh(
     State(app): State<App>,
     caller: Caller,
@@ -148,6 +173,13 @@ async fn refresh(
     Ok(reader.read(read).await?.answer(&app, &shape))
 }
 
+/// Tells how one logs in.
+#[utoipa::path(
+    get,
+    path = "/api/collections/{collection}/auth-methods",
+    tag = "auth",
+    responses((status = 200, body = AuthMethods))
+)]
 async fn methods(
     State(app): State<App>,
     DbName(db): DbName,
@@ -161,6 +193,15 @@ async fn methods(
     Ok(Json(shape.project(methods_json(password.enabled, &password.identity_fields))))
 }
 
+/// Makes a token in a record's name. Admins only.
+#[utoipa::path(
+    post,
+    path = "/api/collections/{collection}/impersonate/{id}",
+    tag = "auth",
+    params(Looks),
+    request_body = Option<Impersonation>,
+    responses((status = 200, body = RecordSession))
+)]
 async fn impersonate(
     State(app): State<App>,
     caller: Caller,

@@ -26,7 +26,7 @@ pub const TABLES: [&str; 2] = [
 const SELECT: &str = "SELECT id, email, created, updated, tokenKey, passwordHash FROM _superusers";
 
 /// An admin, without secrets.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct Admin {
     /// The record id.
     pub id: String,

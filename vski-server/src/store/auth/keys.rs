@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use utoipa::ToSchema;
 use vski_replication::position::hex;
 
 use super::equal;
@@ -43,7 +44,7 @@ const MAX_KEYS: u32 = 1000;
 const MAX_NAME_CHARS: usize = 100;
 
 /// What a key may do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum KeyKind {
     /// What an admin may.
@@ -53,7 +54,7 @@ pub enum KeyKind {
 }
 
 /// A key, without its secret.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct ApiKey {
     /// Its id.
     pub id: String,
@@ -68,7 +69,7 @@ pub struct ApiKey {
 }
 
 /// What is wanted of a new key.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, ToSchema)]
 pub struct NewKey {
     /// What it is for.
     pub name: String,
@@ -195,7 +196,7 @@ mod tests {
         let key = create(&conn, &wanted(KeyKind::ReadOnly, None).checked().unwrap(), &hash).unwrap();
         assert_eq!(key.name, "backup");
         assert_eq!(find(&conn, &secret).unwrap().as_ref(), Some(&key));
-        assert_eq!(list(&conn).unwrap(), [key.clone()]);
+        assert_eq!(list(&conn).unwrap(), std::slice::from_ref(&key));
         for wrong in ["", PREFIX, &secret[PREFIX.len()..], &format!("{secret}0"), &hash] {
             assert_eq!(find(&conn, wrong).unwrap(), None, "{wrong}");
         }
