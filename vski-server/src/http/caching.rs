@@ -14,13 +14,13 @@ use axum::response::{IntoResponse, Response};
 use super::error::ApiError;
 
 /// For one user, who has to ask again each time.
-const REVALIDATE: HeaderValue = HeaderValue::from_static("private, no-cache");
+const REVALIDATE: &str = "private, no-cache";
 
 /// Answers to what is no read: among them tokens.
-const NEVER: HeaderValue = HeaderValue::from_static("no-store");
+const NEVER: &str = "no-store";
 
 /// What else than the address an answer depends on; rules may look at any header, so that nobody may go without asking.
-const VARIES: HeaderValue = HeaderValue::from_static("authorization, x-api-key, x-dbname");
+const VARIES: &str = "authorization, x-api-key, x-dbname";
 
 /// Hex digits of a tag: 128 bits.
 const TAG_DIGITS: usize = 32;
@@ -31,8 +31,8 @@ pub async fn keep_private(request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     let headers = response.headers_mut();
     if !headers.contains_key(CACHE_CONTROL) {
-        headers.insert(CACHE_CONTROL, if is_read { REVALIDATE } else { NEVER });
-        headers.append(VARY, VARIES);
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static(if is_read { REVALIDATE } else { NEVER }));
+        headers.append(VARY, HeaderValue::from_static(VARIES));
     }
     response
 }
