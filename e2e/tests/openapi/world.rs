@@ -2,7 +2,8 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
 use e2e::client::Client;
-use e2e::{Cluster, Node};
+use e2e::cluster::READY;
+use e2e::{Cluster, Node, eventually};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -85,7 +86,10 @@ fn fill(admin: &Client) -> Result<BTreeMap<String, Vec<String>>> {
 
 /// Makes a collection, and returns its id.
 fn make(admin: &Client, collection: &Value) -> Result<String> {
-    text(&admin.send(Method::POST, "/api/collections", Some(collection))?.ok()?.json()?, "id")
+    let sent = eventually("the collection is made", READY, || {
+        Ok(Some(admin.send(Method::POST, "/api/collections", Some(collection))?.ok()?.json()?))
+    });
+    text(&sent?, "id")
 }
 
 fn text(value: &Value, key: &str) -> Result<String> {
