@@ -81,7 +81,7 @@ fn options(command: &mut Command, run: &Run<'_>) -> Result<()> {
     command.args(["run", &format!("{}/api/openapi.json", run.node.server.url())]);
     command.args(["--checks", CHECKS, "--phases", "examples,coverage,fuzzing", "--warnings", "off", "--no-color"]);
     command.args(["--max-examples", &run.examples.to_string(), "--max-time", &run.seconds.to_string()]);
-    command.args(["--workers", "2", "--request-timeout", "20", "--continue-on-failure", "--no-shrink"]);
+    command.args(["--workers", "1", "--request-timeout", "20", "--continue-on-failure", "--no-shrink"]);
     command.args(["--generation-database", "none", "--suppress-health-check", "all"]);
     command.args(["--seed", &seed()?.to_string()]);
     if let Some(token) = &run.token {
