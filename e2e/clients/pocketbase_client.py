@@ -6,6 +6,7 @@ data. Each step prints what it has shown; the first thing that is not so ends wi
 
 import json
 import os
+import time
 import warnings
 from pathlib import Path
 
@@ -260,7 +261,8 @@ def main():
     step("lists with filter, sort, expand and fields, pages, whole lists, first items, single records")
     ann, bob = nodes.client(master), nodes.client(master)
     secret = travellers(ann, bob)
-    flagged = None
+    batches(admin)
+    flagged = files(admin)
 
     there = nodes.client(replica)
     assert reads(there, rows) == listed
@@ -279,14 +281,12 @@ def main():
     answer = refused(403, there.collection("notes").create, {"text": "on the replica"})
     assert answer == {"error": "replica is read-only", "code": 403}, answer
     step("a write on the replica is refused")
-    if flagged:
-        url = there.files.get_url(flagged, flagged.flag)
-        for _ in range(100):
-            answer = httpx.get(url, headers={"X-Vski-Min-Position": nodes.position})
-            if answer.status_code != 503:
-                break
-        assert answer.status_code == 200 and answer.content == FLAG, answer
-        step("the uploaded file is on the replica, too")
+    url, deadline = there.files.get_url(flagged, flagged.flag), time.monotonic() + 60
+    while (answer := httpx.get(url, headers={"X-Vski-Min-Position": nodes.position})).status_code == 503:
+        assert time.monotonic() < deadline, answer.text
+        time.sleep(0.1)
+    assert answer.status_code == 200 and answer.content == FLAG, answer
+    step("the uploaded file is on the replica, too")
 
 
 main()

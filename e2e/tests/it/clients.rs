@@ -15,7 +15,7 @@ mod javascript;
 const DONE: Duration = Duration::from_secs(300);
 
 /// The steps that `e2e/clients/pocketbase_client.py` prints.
-const STEPS: usize = 12;
+const STEPS: usize = 16;
 
 /// A master and a replica that follows it as changes arrive. A read that names a position waits until it is there.
 fn pair(cluster: &Cluster) -> Result<(Node, Node)> {

@@ -78,7 +78,7 @@ pub(crate) fn path(record: &Value, name: &Value) -> Result<String> {
 /// Asks until the file is there. Whatever is answered before is no broken body.
 pub(crate) fn wait_file(node: &Node, path: &str, expected: &[u8]) -> Result<()> {
     let client = node.client()?;
-    let arrived = eventually(&format!("{} has {path}", node.name()), READY, || {
+    eventually(&format!("{} has {path}", node.name()), READY, || {
         let reply = client.get(path)?;
         if reply.status == 200 && reply.bytes != expected {
             return Ok(Some(Err(anyhow::anyhow!("a body of {} bytes, not {}", reply.bytes.len(), expected.len()))));
@@ -88,8 +88,7 @@ pub(crate) fn wait_file(node: &Node, path: &str, expected: &[u8]) -> Result<()> 
         }
         ensure!(reply.status == 200, "answered {}: {}", reply.status, reply.body);
         Ok(Some(Ok(())))
-    })?;
-    arrived
+    })?
 }
 
 #[test]

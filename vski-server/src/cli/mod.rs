@@ -60,7 +60,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Serve the databases of a directory, as a master or a replica
-    Serve(crate::config::ServeArgs),
+    Serve(Box<crate::config::ServeArgs>),
     /// Make admins
     #[command(subcommand)]
     Admin(admin::AdminCommand),

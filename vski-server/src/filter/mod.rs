@@ -1,10 +1,10 @@
 //! Filters and rules: PocketBase's language of conditions.
 //!
-//! A text becomes a tree ([`parse`]), and a tree becomes SQL for one collection's records ([`compile`]). No text of a
+//! A text becomes a tree (`parse`), and a tree becomes SQL for one collection's records (`compile`). No text of a
 //! filter ever gets into the SQL: every value is a bound parameter, and every name is one that the catalogue has. What a
 //! filter cannot say is an error that tells the column.
 //!
-//! A [`Condition`] speaks of the main record by an alias and of all others in subqueries, so that conditions compose in
+//! A `Condition` speaks of the main record by an alias and of all others in subqueries, so that conditions compose in
 //! any `WHERE`.
 
 /// The tree, and how it is printed.

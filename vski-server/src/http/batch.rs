@@ -75,9 +75,10 @@ async fn batch(
     let BatchBody { value, uploads, bytes } = body;
     let database = master.database(&db)?;
     let most = usize::try_from(app.limits.batch_requests).unwrap_or(usize::MAX);
-    let mut actions = match actions(&request, value, uploads, most) {
-        Ok(actions) => actions,
-        Err((uploads, refusal)) => {
+    let parsed = actions(&request, value, most).and_then(|made| Ok((places(&uploads, made.len())?, made)));
+    let mut actions = match parsed {
+        Ok((places, made)) => with_files(made, uploads, places),
+        Err(refusal) => {
             RecordBody::discard(&uploads);
             return Err(refusal);
         }
@@ -116,50 +117,39 @@ fn answers(records: Vec<Option<Value>>) -> Value {
     records.into_iter().map(answer).collect()
 }
 
-/// What the requests ask for; gives the files back where they ask for what cannot be.
-fn actions(
-    whole: &RequestInfo,
-    value: Value,
-    uploads: Vec<Upload>,
-    most: usize,
-) -> Result<Vec<Action>, (Vec<Upload>, ApiError)> {
-    let parsed: Result<Requests, _> = serde_json::from_value(value);
-    let requests = match parsed {
-        Ok(Requests { requests }) => requests,
-        Err(error) => {
-            return Err((
-                uploads,
-                ApiError::bad_request(format!("send {{requests: [{{method, url, body}}]}}: {error}")),
-            ));
-        }
-    };
+/// What the requests ask for.
+fn actions(whole: &RequestInfo, value: Value, most: usize) -> Result<Vec<Action>, ApiError> {
+    let Requests { requests } = serde_json::from_value(value)
+        .map_err(|error| ApiError::bad_request(format!("send {{requests: [{{method, url, body}}]}}: {error}")))?;
     if requests.is_empty() || requests.len() > most {
         let message = format!("a batch has 1 to {most} requests, and this one has {}", requests.len());
-        return Err((uploads, ApiError::bad_request(message)));
+        return Err(ApiError::bad_request(message));
     }
-    let mut made = Vec::with_capacity(requests.len());
-    for (at, request) in requests.into_iter().enumerate() {
-        match action(whole, request) {
-            Ok(action) => made.push(action),
-            Err(error) => return Err((uploads, StoreError::Batch { at, error: Box::new(error) }.into())),
-        }
-    }
+    let one = |(at, request)| action(whole, request).map_err(|error| StoreError::Batch { at, error: Box::new(error) });
+    Ok(requests.into_iter().enumerate().map(one).collect::<Result<_, _>>()?)
+}
+
+/// Request and field of each file.
+fn places(uploads: &[Upload], requests: usize) -> Result<Vec<(usize, String)>, ApiError> {
+    let found = uploads.iter().map(|upload| {
+        let refused = || format!("file {:?} belongs to no request: call it requests.0.field", upload.field);
+        let found = place(&upload.field).filter(|(at, _)| *at < requests);
+        found.ok_or_else(|| ApiError::bad_request(refused()))
+    });
+    found.collect()
+}
+
+/// Gives each request its files.
+fn with_files(mut actions: Vec<Action>, uploads: Vec<Upload>, places: Vec<(usize, String)>) -> Vec<Action> {
     let mut files: BTreeMap<usize, Vec<Upload>> = BTreeMap::new();
-    for mut upload in uploads {
-        let place = place(&upload.field).filter(|(at, _)| *at < made.len());
-        let Some((at, field)) = place else {
-            let message = format!("file {:?} belongs to no request: call it requests.0.field", upload.field);
-            let mut all: Vec<Upload> = files.into_values().flatten().collect();
-            all.push(upload);
-            return Err((all, ApiError::bad_request(message)));
-        };
+    for (mut upload, (at, field)) in uploads.into_iter().zip(places) {
         upload.field = field;
         files.entry(at).or_default().push(upload);
     }
     for (at, uploads) in files {
-        made[at].uploads = Arc::new(uploads);
+        actions[at].uploads = Arc::new(uploads);
     }
-    Ok(made)
+    actions
 }
 
 /// The request that a file belongs to, and its field: `requests.0.field` or `requests[0].field`.

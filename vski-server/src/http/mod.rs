@@ -123,16 +123,14 @@ fn source_routes(state: SourceState) -> OpenApiRouter {
 
 /// What both roles answer from their own files.
 fn read_routes(app: &App) -> OpenApiRouter {
-    let data = OpenApiRouter::new().merge(collections::read_router()).merge(records::read_router());
-    // Files have tags of their own.
-    let data = data.route_layer(middleware::from_fn(caching::tag)).merge(files::read_router());
-    OpenApiRouter::new()
-        .merge(health::router())
-        .merge(databases::read_router())
-        .merge(data.route_layer(middleware::from_fn_with_state(app.clone(), freshness::gate)))
-        .merge(auth::read_router())
-        .layer(compression::layer())
-        .with_state(app.clone())
+    let rows = OpenApiRouter::new().merge(collections::read_router()).merge(records::read_router());
+    let rows = rows.route_layer(middleware::from_fn(caching::tag)).layer(compression::layer());
+    // Files have tags of their own, and are sent as they are.
+    let data = rows.merge(files::read_router());
+    let data = data.route_layer(middleware::from_fn_with_state(app.clone(), freshness::gate));
+    let others =
+        OpenApiRouter::new().merge(health::router()).merge(databases::read_router()).merge(auth::read_router());
+    others.layer(compression::layer()).merge(data).with_state(app.clone())
 }
 
 /// The layers from the inside out: the last one sees a request first and its response last.

@@ -104,7 +104,7 @@ where
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
         if !is_form(&request) {
             let Body { value, bytes } = Body::from_request(request, state).await?;
-            return Ok(Self { value, uploads: Vec::new(), bytes });
+            return Ok(Self { value: unpack(value)?, uploads: Vec::new(), bytes });
         }
         let request = with_upload_limit(request, state);
         let (mut parts, body) = request.into_parts();
@@ -118,6 +118,13 @@ where
         let Form { values, files, text_bytes: bytes, .. } = reading.read(form).await?;
         Ok(Self { value: Value::Object(values), uploads: files, bytes })
     }
+}
+
+/// PocketBase's Python client sends a form's `@jsonPayload` as JSON where there is no file.
+fn unpack(value: Value) -> Result<Value, ApiError> {
+    let Some(payload) = value.get(JSON_PAYLOAD).and_then(Value::as_str) else { return Ok(value) };
+    check_keys(payload.as_bytes())?;
+    serde_json::from_str(payload).map_err(|error| ApiError::bad_request(format!("@jsonPayload is not JSON: {error}")))
 }
 
 fn is_form(request: &Request) -> bool {

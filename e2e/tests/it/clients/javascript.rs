@@ -191,6 +191,93 @@ fn collection_calls(admin: &Script) -> Result<()> {
     Ok(())
 }
 
+/// As a browser's FormData is sent: name, file name if it is a file, content.
+fn send_form(
+    script: &Script,
+    method: Method,
+    path: &str,
+    parts: &[(&str, Option<&str>, &str)],
+) -> Result<(u16, Value)> {
+    let boundary = "----WebKitFormBoundary7MA4YWxkTrZu0gW";
+    let part = |(name, file, content): &(&str, Option<&str>, &str)| {
+        let file = file.map(|file| format!("; filename=\"{file}\"\r\nContent-Type: text/plain")).unwrap_or_default();
+        format!("--{boundary}\r\nContent-Disposition: form-data; name=\"{name}\"{file}\r\n\r\n{content}\r\n")
+    };
+    let body = parts.iter().map(part).collect::<String>() + &format!("--{boundary}--\r\n");
+    let kind = format!("multipart/form-data; boundary={boundary}");
+    let reply = script.client.with_header("content-type", &kind)?.send_text(method, path, &body)?;
+    Ok((reply.status, reply.json()?))
+}
+
+#[test]
+fn forms_files_and_batches_of_the_javascript_client_are_understood() -> Result<()> {
+    let cluster = Cluster::new()?;
+    let mut master = cluster.master("master")?;
+    master.start()?;
+    let admin = admin(&master)?;
+    let files = json!({"name": "files", "type": "file", "maxSelect": 5});
+    let posts = json!({
+        "name": "posts", "type": "base", "listRule": "", "viewRule": "", "createRule": "",
+        "fields": [{"name": "title", "type": "text", "required": true}, {"name": "count", "type": "number"}, {"name": "open", "type": "bool"},
+            {"name": "tags", "type": "select", "values": ["a", "b"], "maxSelect": 2}, files],
+    });
+    admin.done(Method::POST, "/api/collections", Some(&posts))?;
+    let records = "/api/collections/posts/records";
+
+    // create({title, count, open, tags: [...], files: [File, File]}): what is no file and no text goes as @jsonPayload.
+    let form = [
+        ("title", None, "With files"),
+        ("count", None, "7"),
+        ("open", None, "true"),
+        ("@jsonPayload", None, r#"{"tags":["a","b"]}"#),
+        ("files", Some("first.txt"), "one"),
+        ("files", Some("second.txt"), "two"),
+    ];
+    let (status, made) = send_form(&Script::new(&master)?, Method::POST, records, &form)?;
+    ensure!(status == 200 && made["count"] == 7 && made["open"] == true && made["tags"] == json!(["a", "b"]), "{made}");
+    let names = made["files"].as_array().context("files")?.clone();
+    ensure!(names.len() == 2, "{made}");
+    let (id, first) = (made["id"].as_str().context("an id")?, names[0].as_str().context("a name")?);
+    // pb.files.getURL(), with a thumbnail, which is the whole file here, and as a download.
+    for parameters in ["", "?thumb=100x100", "?download=1"] {
+        let file = master
+            .client()?
+            .get(&format!("/api/files/{}/{id}/{first}{parameters}", made["collectionId"].as_str().context("an id")?))?;
+        ensure!(file.status == 200 && file.body == "one", "{parameters}: {file:?}");
+    }
+    ensure!(admin.done(Method::POST, "/api/files/token", None)?["token"].is_string());
+    // update({"files-": [...], "files+": File}).
+    let change =
+        [("@jsonPayload", None, &*format!(r#"{{"files-":["{first}"]}}"#)), ("files+", Some("third.txt"), "three")];
+    let (status, changed) = send_form(&admin, Method::PATCH, &format!("{records}/{id}"), &change)?;
+    let left = changed["files"].as_array().map(Vec::len);
+    ensure!(
+        status == 200 && left == Some(2) && changed["files"][0] == names[1] && changed["title"] == "With files",
+        "{changed}"
+    );
+
+    // createBatch(): always a form, options in the URL, files by the request's number.
+    let requests = json!({"requests": [
+        {"method": "POST", "url": format!("{records}?fields=title,files"), "body": {"title": "Batched"}},
+        {"method": "PATCH", "url": format!("{records}/{id}"), "headers": {}, "body": {"count+": 1}},
+        {"method": "PUT", "url": records, "body": {"id": "batchedpost0001", "title": "Upserted"}},
+        {"method": "DELETE", "url": format!("{records}/batchedpost0001"), "body": {}},
+    ]});
+    let form = [("requests.0.files", Some("fourth.txt"), "four"), ("@jsonPayload", None, &*requests.to_string())];
+    let (status, answers) = send_form(&admin, Method::POST, "/api/batch", &form)?;
+    let statuses: Vec<_> = answers.as_array().into_iter().flatten().map(|answer| answer["status"].clone()).collect();
+    ensure!(status == 200 && statuses == [200, 200, 200, 204], "{answers}");
+    ensure!(answers[0]["body"]["title"] == "Batched" && answers[0]["body"]["id"].is_null(), "{answers}");
+    ensure!(answers[1]["body"]["count"] == 8, "{answers}");
+    let wrong = json!({"requests": [{"method": "POST", "url": records, "body": {"title": "Kept?"}}, {"method": "POST", "url": records, "body": {}}]});
+    let (status, refusal) =
+        send_form(&admin, Method::POST, "/api/batch", &[("@jsonPayload", None, &wrong.to_string())])?;
+    ensure!(status == 400 && refusal["data"]["requests"]["1"].is_object(), "{refusal}");
+    let path = format!("{records}?filter={}", encode("title = 'Kept?'"));
+    ensure!(admin.done(Method::GET, &path, None)?["totalItems"] == 0, "a batch is done whole or not at all");
+    assert_quiet(&[&master], &[])
+}
+
 #[test]
 fn the_calls_of_the_specifications_sdk_sample_work() -> Result<()> {
     let cluster = Cluster::new()?;

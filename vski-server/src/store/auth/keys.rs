@@ -196,7 +196,7 @@ mod tests {
         let key = create(&conn, &wanted(KeyKind::ReadOnly, None).checked().unwrap(), &hash).unwrap();
         assert_eq!(key.name, "backup");
         assert_eq!(find(&conn, &secret).unwrap().as_ref(), Some(&key));
-        assert_eq!(list(&conn).unwrap(), [key.clone()]);
+        assert_eq!(list(&conn).unwrap(), std::slice::from_ref(&key));
         for wrong in ["", PREFIX, &secret[PREFIX.len()..], &format!("{secret}0"), &hash] {
             assert_eq!(find(&conn, wrong).unwrap(), None, "{wrong}");
         }

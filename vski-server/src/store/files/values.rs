@@ -50,7 +50,7 @@ pub fn resolve(
     for field in file_fields {
         match change(field, old.map(|old| &old[&field.name]), &mut resolved.body, uploads) {
             Ok(None) => {}
-            Ok(Some((before, after))) => {
+            Ok(Some(Change { before, after })) => {
                 let added = after.iter().filter(|name| !before.contains(name)).cloned();
                 resolved.added.extend(added);
                 resolved.removed.extend(before.into_iter().filter(|name| !after.contains(name)));
@@ -89,13 +89,19 @@ pub fn forget(conn: &Connection, deleted: &[Deleted]) -> Result<(), StoreError> 
     Ok(())
 }
 
-/// The names before and after, if the request says anything of this field. Its keys are taken out of the body.
+/// The names that a field of a record has, and is to have.
+struct Change {
+    before: Vec<String>,
+    after: Vec<String>,
+}
+
+/// What becomes of a field, if the request says anything of it. Its keys are taken out of the body.
 fn change(
     field: &Field,
     old: Option<&Value>,
     body: &mut Map<String, Value>,
     uploads: &[Upload],
-) -> Result<Option<(Vec<String>, Vec<String>)>, FieldError> {
+) -> Result<Option<Change>, FieldError> {
     let before = names(field, old.unwrap_or(&Value::Null))?;
     let keys = [field.name.clone(), format!("{}+", field.name), format!("+{}", field.name), format!("{}-", field.name)];
     let mut given = Vec::new();
@@ -131,7 +137,7 @@ fn change(
             after.append(&mut new);
         }
     }
-    Ok(Some((before, after)))
+    Ok(Some(Change { before, after }))
 }
 
 /// Only files that the record has can be named: others belong to other records, or to none.

@@ -1,6 +1,6 @@
 //! Rows of a collection: checked, created, changed, deleted, read.
 //!
-//! What a caller sends is checked without the database first ([`check`]), then relations are looked up and the row is
+//! What a caller sends is checked without the database first (`check`), then relations are looked up and the row is
 //! written, all in the savepoint of the request.
 
 /// A body against the fields.
