@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use e2e::client::Client;
@@ -15,7 +16,7 @@ pub struct World {
     pub admin: Client,
     /// Record ids by collection.
     collections: BTreeMap<String, Vec<String>>,
-    _cluster: Cluster,
+    cluster: Cluster,
 }
 
 /// Collections that may be deleted.
@@ -32,7 +33,12 @@ impl World {
         let mut replica = cluster.embedded("replica", &master)?.env("LOGIN_ATTEMPTS_PER_ADDRESS", "0");
         replica.start()?;
         replica.wait_ready()?;
-        Ok(Self { master, replica, admin, collections, _cluster: cluster })
+        Ok(Self { master, replica, admin, collections, cluster })
+    }
+
+    /// Where its data lie, and what else the scenarios write.
+    pub fn directory(&self) -> &Path {
+        self.cluster.path()
     }
 
     /// What the hooks of e2e/tools/openapi_hooks.py put into requests.
