@@ -16,6 +16,13 @@ WORLD = json.loads(os.environ["WORLD"])
 LONGEST_WAIT = 1
 
 
+@schemathesis.serializer("application/x-ndjson", "application/sql")
+def as_text(context, value):
+    """Bodies that are no JSON: the drawn text; of other values their JSON, a line of its own."""
+    text = value if isinstance(value, str) else json.dumps(value)
+    return {"data": text.encode("utf-8", "surrogatepass")}
+
+
 def draw(value, choices):
     """One of the choices, or the value itself, by the value's own bytes."""
     number = zlib.crc32(repr(value).encode("utf-8", "surrogatepass"))
@@ -30,9 +37,10 @@ def before_call(context, case, kwargs):
         # What deletes whole collections is given those that nothing else is asked of.
         destroys = method == "DELETE" and not path.endswith("/records/{id}")
         case.path_parameters["collection"] = draw(collection, WORLD["spare"] if destroys else list(WORLD["collections"]))
-    if "id" in (case.path_parameters or {}):
-        ids = WORLD["collections"].get(case.path_parameters.get("collection"), [])
-        case.path_parameters["id"] = draw(case.path_parameters["id"], ids)
+    ids = WORLD["collections"].get((case.path_parameters or {}).get("collection"), [])
+    for name in ("id", "record"):
+        if name in (case.path_parameters or {}):
+            case.path_parameters[name] = draw(case.path_parameters[name], ids)
     query = case.query or {}
     if "db" in query:
         query["db"] = draw(query["db"], [WORLD["db"]])

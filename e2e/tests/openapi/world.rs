@@ -1,8 +1,10 @@
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use e2e::client::Client;
-use e2e::{Cluster, Node};
+use e2e::cluster::READY;
+use e2e::{Cluster, Node, eventually};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -14,7 +16,7 @@ pub struct World {
     pub admin: Client,
     /// Record ids by collection.
     collections: BTreeMap<String, Vec<String>>,
-    _cluster: Cluster,
+    cluster: Cluster,
 }
 
 /// Collections that may be deleted.
@@ -31,7 +33,12 @@ impl World {
         let mut replica = cluster.embedded("replica", &master)?.env("LOGIN_ATTEMPTS_PER_ADDRESS", "0");
         replica.start()?;
         replica.wait_ready()?;
-        Ok(Self { master, replica, admin, collections, _cluster: cluster })
+        Ok(Self { master, replica, admin, collections, cluster })
+    }
+
+    /// Where its data lie, and what else the scenarios write.
+    pub fn directory(&self) -> &Path {
+        self.cluster.path()
     }
 
     /// What the hooks of e2e/tools/openapi_hooks.py put into requests.
@@ -85,7 +92,10 @@ fn fill(admin: &Client) -> Result<BTreeMap<String, Vec<String>>> {
 
 /// Makes a collection, and returns its id.
 fn make(admin: &Client, collection: &Value) -> Result<String> {
-    text(&admin.send(Method::POST, "/api/collections", Some(collection))?.ok()?.json()?, "id")
+    let sent = eventually("the collection is made", READY, || {
+        Ok(Some(admin.send(Method::POST, "/api/collections", Some(collection))?.ok()?.json()?))
+    });
+    text(&sent?, "id")
 }
 
 fn text(value: &Value, key: &str) -> Result<String> {
