@@ -1,4 +1,5 @@
 use clap::Parser;
+use vski_replication::token::Claims;
 
 use super::*;
 
@@ -34,6 +35,24 @@ fn a_missing_or_empty_secret_is_refused_with_what_to_do() {
         let error = node(list).unwrap_err();
         assert!(error.starts_with("JWT_SECRET is not set: set it") && !error.contains('\n'), "{error}");
     }
+}
+
+#[test]
+fn the_previous_secret_may_be_a_file_that_is_there_during_a_rotation_only() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("jwt-secret-previous");
+    let list = ["--jwt-secret", "new", "--jwt-secret-previous-file", path.to_str().unwrap()];
+    let accepts = |secret: &str| {
+        let token = Secrets::new(secret, None).mint(&Claims::replica("r1", 60));
+        node(&list).unwrap().secrets.verify(&token).is_ok()
+    };
+    assert!(accepts("new") && !accepts("old"), "without the file");
+    std::fs::write(&path, "\n").unwrap();
+    assert!(accepts("new") && !accepts("old"), "with an empty one");
+    std::fs::write(&path, "old\n").unwrap();
+    assert!(accepts("new") && accepts("old"), "during a rotation");
+    let error = node(&["--jwt-secret-file", path.with_extension("none").to_str().unwrap()]).map(drop).unwrap_err();
+    assert!(error.contains("JWT_SECRET_FILE"), "{error}");
 }
 
 #[test]
