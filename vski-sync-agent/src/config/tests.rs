@@ -61,7 +61,7 @@ fn a_secret_is_read_from_its_file_without_the_last_newline_and_the_plain_one_win
     let path = dir.path().join("secret");
     std::fs::write(&path, "from the file\n").unwrap();
     let file = path.to_str().unwrap();
-    let token = |secret: &str| Secrets::new(secret, None).mint(&vski_replication::token::Claims::operator());
+    let token = |secret: &str| Secrets::new(secret, None).mint(&Claims::operator());
     let from_file = node(&["--jwt-secret-file", file]).unwrap();
     assert!(from_file.secrets.verify(&token("from the file")).is_ok() && from_file.secret_is_short);
     let plain = node(&["--jwt-secret-file", file, "--jwt-secret", "plain"]).unwrap();
