@@ -145,7 +145,7 @@ fn compose_files(directory: &Path) -> Result<Vec<std::path::PathBuf>> {
     Ok(found)
 }
 
-/// A server with Nginx's configuration from the specification; the variable parts are the two of its examples.
+/// The specification's example of a read/write split for HAProxy, with an address that needs no look-up.
 const PRINTED_HAPROXY: &str = "frontend http_front
     bind *:80
     acl is_write method POST PUT PATCH DELETE
@@ -160,6 +160,7 @@ backend all_servers
     server master1 127.0.0.1:3001
 ";
 
+/// The same for Nginx.
 const PRINTED_NGINX: &str = "events {}
 http {
     upstream reads { server 127.0.0.1:3001; }
@@ -194,7 +195,6 @@ pub fn proxies(images: &Images) -> Result<()> {
             &["nginx", "-t", "-c", "/vski.cfg"],
         )
     };
-    // The names of upstreams are looked up at once, so the test has to know them.
     nginx(&ours("nginx/nginx.conf")?)?;
     refused(
         nginx(PRINTED_NGINX),

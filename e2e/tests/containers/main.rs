@@ -24,7 +24,13 @@ mod balancer;
 /// Everything is restarted, one after another.
 mod rolling;
 
-/// A replica takes over by the commands of OPERATIONS.md.
+/// Commands of OPERATIONS.md, as they stand there.
+mod typed;
+
+/// The secret is changed by them.
+mod rotation;
+
+/// A replica takes over by them.
 mod promotion;
 
 /// A real Prometheus beside the nodes.
@@ -52,6 +58,7 @@ const SCENARIOS: &[Scenario<Proof>] = &[
     running("nginx_routes_and_reads_survive_faults", balancer::nginx),
     running("traefik_routes_and_reads_survive_faults", balancer::traefik),
     running("everything_is_restarted_under_load_without_a_failed_read", rolling::scenario),
+    running("the_secret_is_changed_by_the_runbook_under_load_without_a_failed_read", rotation::scenario),
     running("a_replica_is_promoted_by_the_runbook_with_and_without_the_old_master", promotion::scenario),
     running("alerts_fire_for_real_faults_reach_a_webhook_and_clear", monitoring::scenario),
 ];
