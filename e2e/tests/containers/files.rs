@@ -135,7 +135,9 @@ pub fn pairs(_: &Images) -> Result<()> {
     let config = |files: &[&str]| -> Result<Value> {
         let mut command = docker::cli();
         command.args(["compose", "--env-file", "/dev/null"]);
-        files.iter().for_each(|file| drop(command.arg("--file").arg(compose_file(file))));
+        for file in files {
+            command.arg("--file").arg(compose_file(file));
+        }
         let text = finish(command.args(["config", "--format", "json"])).with_context(|| format!("{files:?}"))?;
         Ok(serde_json::from_str::<Value>(&text)?["services"].take())
     };
