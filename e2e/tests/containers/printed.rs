@@ -34,7 +34,8 @@ backend master
 ";
 
 /// The same for Nginx.
-const NGINX: &str = "pid /tmp/nginx.pid;
+const NGINX: &str = "user nginx nginx;
+pid /tmp/nginx.pid;
 events {}
 http {
     client_body_temp_path /tmp/body;
