@@ -21,6 +21,18 @@ mod plain;
 /// What every load balancer has to do.
 mod balancer;
 
+/// Files of load balancers with a broken line.
+mod broken;
+
+/// Who gets a dead node's address.
+mod stranger;
+
+/// The specification's examples as they are printed.
+mod printed;
+
+/// A fresh clone, whose image has to be built.
+mod fresh;
+
 /// Everything is restarted, one after another.
 mod rolling;
 
@@ -53,6 +65,9 @@ const SCENARIOS: &[Scenario<Proof>] = &[
     running("the_image_build_sees_the_whole_workspace", files::build_context),
     running("example_settings_are_those_that_the_files_know", files::settings),
     running("each_proxy_accepts_its_file_and_refuses_the_printed_form", files::proxies),
+    running("each_pair_of_files_is_one_project", files::pairs),
+    running("the_printed_examples_do_what_the_readme_says_of_them", printed::scenario),
+    running("one_service_builds_the_image_that_all_start", fresh::scenario),
     running("the_compose_file_starts_without_settings_and_its_replicas_are_equal", plain::scenario),
     running("haproxy_routes_and_reads_survive_faults", balancer::haproxy),
     running("nginx_routes_and_reads_survive_faults", balancer::nginx),
