@@ -1,8 +1,8 @@
 //! Reads through a load balancer, again and again, by clients that keep their connections: none may fail, none may be
 //! answered by somebody else, and none may be stale.
 //!
-//! An answer is stale if it lacks a write that the reader knew of and told of ([`Tells`]), or if it comes from a node that
-//! has been too far behind for longer than load balancers need to notice ([`Reads::beyond`]).
+//! An answer is stale if it lacks a write that the reader knew of and told of (`Tells`), or if it comes from a node that
+//! has been too far behind for longer than load balancers need to notice (`Reads::beyond`).
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

@@ -99,6 +99,9 @@ pub struct Holder {
     pub role: String,
     /// Its process id, in its own PID namespace.
     pub pid: u32,
+    /// The name of its host, or its container's id: there all process ids are 1. Older versions do not write it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
     /// Since when, ms since 1970.
     pub since_ms: i64,
     /// Base URL at which commands reach it, once it listens.
@@ -109,7 +112,14 @@ impl Holder {
     /// This process, in `role`.
     #[must_use]
     pub fn this_process(role: &str) -> Self {
-        Self { role: role.to_owned(), pid: std::process::id(), since_ms: clock::now_ms(), admin: None }
+        let (role, pid, host) = (role.to_owned(), std::process::id(), this_host());
+        Self { role, pid, host, since_ms: clock::now_ms(), admin: None }
+    }
+
+    /// Whether it is known to run on another host, or in another container.
+    #[must_use]
+    pub fn is_elsewhere(&self) -> bool {
+        self.host.is_some() && self.host != this_host()
     }
 }
 
@@ -118,8 +128,17 @@ impl std::fmt::Display for Holder {
         if self.role.is_empty() {
             return f.write_str("another process");
         }
-        write!(f, "a running {} (pid {})", self.role, self.pid)
+        match &self.host {
+            Some(host) => write!(f, "a running {} (pid {} on {host})", self.role, self.pid),
+            None => write!(f, "a running {} (pid {})", self.role, self.pid),
+        }
     }
+}
+
+/// This host's name as the kernel has it: Docker gives a container its id, Kubernetes its pod's name.
+fn this_host() -> Option<String> {
+    let uname = rustix::system::uname();
+    uname.nodename().to_str().ok().filter(|name| !name.is_empty()).map(str::to_owned)
 }
 
 /// A usable data directory.
@@ -483,11 +502,27 @@ mod tests {
         let mut lock = dir.lock(Holder::this_process("master")).unwrap();
         lock.set_admin("http://127.0.0.1:3001".into()).unwrap();
         let refusal = dir.lock(Holder::this_process("agent")).unwrap_err().to_string();
-        assert!(refusal.contains(&format!("a running master (pid {})", std::process::id())), "{refusal}");
+        let host = this_host().unwrap();
+        assert!(refusal.contains(&format!("a running master (pid {} on {host})", std::process::id())), "{refusal}");
         assert_eq!(dir.holder().unwrap().unwrap().admin.as_deref(), Some("http://127.0.0.1:3001"));
         drop(lock);
         assert_eq!(dir.holder().unwrap(), None);
         dir.lock(Holder::this_process("agent")).unwrap();
+    }
+
+    #[test]
+    fn versions_that_do_not_know_hosts_and_those_that_do_read_each_other() {
+        let (_keep, dir) = directory();
+        let lock = dir.lock(Holder::this_process("agent")).unwrap();
+        assert!(!dir.holder().unwrap().unwrap().is_elsewhere());
+        let path = dir.private().join("lock");
+        std::fs::write(&path, r#"{"role":"agent","pid":1,"since_ms":5,"admin":null}"#).unwrap();
+        let old = dir.holder().unwrap().unwrap();
+        assert_eq!((old.to_string().as_str(), old.is_elsewhere()), ("a running agent (pid 1)", false));
+        std::fs::write(&path, r#"{"role":"agent","pid":1,"host":"f00","since_ms":5,"admin":null,"more":1}"#).unwrap();
+        let new = dir.holder().unwrap().unwrap();
+        assert_eq!((new.to_string().as_str(), new.is_elsewhere()), ("a running agent (pid 1 on f00)", true));
+        drop(lock);
     }
 
     #[test]

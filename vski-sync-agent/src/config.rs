@@ -5,6 +5,7 @@
 //! (`JWT_SECRET_FILE`); the plain variable wins.
 
 use std::collections::BTreeSet;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -54,7 +55,7 @@ pub struct NodeArgs {
     /// Secret that is still accepted, but signs no more, while JWT_SECRET is being changed
     #[arg(long, env = "JWT_SECRET_PREVIOUS", hide_env_values = true)]
     pub jwt_secret_previous: Option<String>,
-    /// File that holds the previous secret; JWT_SECRET_PREVIOUS wins
+    /// File that holds the previous secret, if it is there; JWT_SECRET_PREVIOUS wins
     #[arg(long, env = "JWT_SECRET_PREVIOUS_FILE")]
     pub jwt_secret_previous_file: Option<PathBuf>,
     /// This node's id, 1 to 63 letters, digits, '.', '_' or '-' [default: generated at the first start]
@@ -228,10 +229,15 @@ impl NodeArgs {
             .ok_or(ConfigError::SecretMissing)
     }
 
-    /// The secret that is still accepted, if there is one.
+    /// The secret that is still accepted, if there is one. Its file may be missing or empty: where a directory of secrets
+    /// is mounted, the variable always names it, and the file is there during a rotation only.
     pub(crate) fn previous_secret(&self) -> Result<Option<String>, ConfigError> {
         let (plain, file) = (self.jwt_secret_previous.as_deref(), self.jwt_secret_previous_file.as_deref());
-        secret("JWT_SECRET_PREVIOUS_FILE", plain, file)
+        match secret("JWT_SECRET_PREVIOUS_FILE", plain, file) {
+            Err(ConfigError::Unreadable { source, .. }) if source.kind() == ErrorKind::NotFound => Ok(None),
+            Err(ConfigError::SecretEmpty { .. }) => Ok(None),
+            found => found,
+        }
     }
 }
 

@@ -106,6 +106,8 @@ impl Work {
     /// Files of root, which fsGroup may read.
     fn fill(&mut self, volume: &str, files: BTreeMap<String, String>, mode: Option<u32>) -> Result<()> {
         let (at, group) = (format!("{ROOT}/{volume}"), self.group);
+        // The volume of a pod of before may hold a key that is gone.
+        self.add(format_args!("rm -f {at}/*"));
         let mode = mode.unwrap_or(FILE_MODE) | if group == 0 { 0 } else { 0o440 };
         for (key, value) in files {
             let legal = key.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));

@@ -127,6 +127,33 @@ pub fn settings(_: &Images) -> Result<()> {
     Ok(())
 }
 
+/// What a topology adds to compose.yaml.
+const TOPOLOGIES: [&str; 4] = ["compose.yaml", "haproxy.yaml", "nginx.yaml", "traefik.yaml"];
+
+/// Each topology can have Prometheus beside it, and keeps what it is without.
+pub fn pairs(_: &Images) -> Result<()> {
+    let config = |files: &[&str]| -> Result<Value> {
+        let mut command = docker::cli();
+        command.args(["compose", "--env-file", "/dev/null"]);
+        for file in files {
+            command.arg("--file").arg(compose_file(file));
+        }
+        let text = finish(command.args(["config", "--format", "json"])).with_context(|| format!("{files:?}"))?;
+        Ok(serde_json::from_str::<Value>(&text)?["services"].take())
+    };
+    let monitoring = config(&["monitoring.yaml"])?;
+    for topology in TOPOLOGIES {
+        let (alone, both) = (config(&[topology])?, config(&[topology, "add-monitoring.yaml"])?);
+        for name in ["prometheus", "alertmanager"] {
+            ensure!(both[name] == monitoring[name], "{name} beside {topology}: {}", both[name]);
+        }
+        for (name, service) in alone.as_object().context("services")? {
+            ensure!(&both[name] == service, "{name} of {topology} changes: {}", both[name]);
+        }
+    }
+    Ok(())
+}
+
 fn is_name(text: &str) -> bool {
     !text.is_empty() && text.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_')
 }
@@ -145,7 +172,7 @@ fn compose_files(directory: &Path) -> Result<Vec<std::path::PathBuf>> {
     Ok(found)
 }
 
-/// A server with Nginx's configuration from the specification; the variable parts are the two of its examples.
+/// The specification's example of a read/write split for HAProxy, with an address that needs no look-up.
 const PRINTED_HAPROXY: &str = "frontend http_front
     bind *:80
     acl is_write method POST PUT PATCH DELETE
@@ -160,6 +187,7 @@ backend all_servers
     server master1 127.0.0.1:3001
 ";
 
+/// The same for Nginx.
 const PRINTED_NGINX: &str = "events {}
 http {
     upstream reads { server 127.0.0.1:3001; }
@@ -186,6 +214,8 @@ pub fn proxies(images: &Images) -> Result<()> {
     };
     haproxy(&ours("haproxy/haproxy.cfg")?)?;
     refused(haproxy(PRINTED_HAPROXY), "HAProxy without time-outs", &["missing timeouts"])?;
+    // Without -dW these are warnings, and it starts.
+    check_file("haproxy:3.2", PRINTED_HAPROXY, &[], &["haproxy", "-c", "-f", "/vski.cfg"])?;
     let nginx = |text: &str| {
         check_file(
             "nginx:1.30",
@@ -194,7 +224,6 @@ pub fn proxies(images: &Images) -> Result<()> {
             &["nginx", "-t", "-c", "/vski.cfg"],
         )
     };
-    // The names of upstreams are looked up at once, so the test has to know them.
     nginx(&ours("nginx/nginx.conf")?)?;
     refused(
         nginx(PRINTED_NGINX),
@@ -212,7 +241,7 @@ fn check_file(image: &str, text: &str, options: &[&str], check: &[&str]) -> Resu
 }
 
 /// A directory with a file that other users can read.
-fn readable(text: &str) -> Result<TempDir> {
+pub fn readable(text: &str) -> Result<TempDir> {
     let directory = tempfile::tempdir()?;
     let file = directory.path().join("vski.cfg");
     std::fs::write(&file, text)?;

@@ -21,10 +21,28 @@ mod plain;
 /// What every load balancer has to do.
 mod balancer;
 
+/// Files of load balancers with a broken line.
+mod broken;
+
+/// Who gets a dead node's address.
+mod stranger;
+
+/// The specification's examples as they are printed.
+mod printed;
+
+/// A fresh clone, whose image has to be built.
+mod fresh;
+
 /// Everything is restarted, one after another.
 mod rolling;
 
-/// A replica takes over by the commands of OPERATIONS.md.
+/// Commands of OPERATIONS.md, as they stand there.
+mod typed;
+
+/// The secret is changed by them.
+mod rotation;
+
+/// A replica takes over by them.
 mod promotion;
 
 /// A real Prometheus beside the nodes.
@@ -47,11 +65,15 @@ const SCENARIOS: &[Scenario<Proof>] = &[
     running("the_image_build_sees_the_whole_workspace", files::build_context),
     running("example_settings_are_those_that_the_files_know", files::settings),
     running("each_proxy_accepts_its_file_and_refuses_the_printed_form", files::proxies),
+    running("each_pair_of_files_is_one_project", files::pairs),
+    running("the_printed_examples_do_what_the_readme_says_of_them", printed::scenario),
+    running("one_service_builds_the_image_that_all_start", fresh::scenario),
     running("the_compose_file_starts_without_settings_and_its_replicas_are_equal", plain::scenario),
     running("haproxy_routes_and_reads_survive_faults", balancer::haproxy),
     running("nginx_routes_and_reads_survive_faults", balancer::nginx),
     running("traefik_routes_and_reads_survive_faults", balancer::traefik),
     running("everything_is_restarted_under_load_without_a_failed_read", rolling::scenario),
+    running("the_secret_is_changed_by_the_runbook_under_load_without_a_failed_read", rotation::scenario),
     running("a_replica_is_promoted_by_the_runbook_with_and_without_the_old_master", promotion::scenario),
     running("alerts_fire_for_real_faults_reach_a_webhook_and_clear", monitoring::scenario),
 ];

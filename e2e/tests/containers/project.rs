@@ -23,6 +23,9 @@ use e2e::reads::NODES;
 /// How long a topology may take to be up, on a busy machine.
 const UP: Duration = Duration::from_secs(180);
 
+/// How long what is typed may take: some commands make every container anew, twice.
+const TYPED: Duration = Duration::from_secs(600);
+
 /// How long a node may take to be ready again.
 pub const READY: Duration = Duration::from_secs(90);
 
@@ -137,7 +140,7 @@ impl Project {
         options
     }
 
-    /// Types a line into a shell in a folder where `compose/.env` is this topology's, and where
+    /// Types a line, or several, into a shell in a folder where `compose/.env` is this topology's, and where
     /// `docker compose -f compose/<file>` means it.
     pub fn type_line(&self, line: &str) -> Result<String> {
         let folder = self.overrides.path();
@@ -151,7 +154,7 @@ impl Project {
         let program = self.place("docker", &docker)?;
         std::fs::set_permissions(program, Permissions::from_mode(0o755))?;
         let path = format!("{}:{}", folder.display(), std::env::var("PATH").context("a PATH")?);
-        let mut shell = docker::limited("sh", UP);
+        let mut shell = docker::limited("sh", TYPED);
         shell.args(["-euc", line]).current_dir(folder).env("PATH", path).envs(&self.environment);
         finish(&mut shell).with_context(|| format!("typed: {line}"))
     }

@@ -8,13 +8,13 @@ use anyhow::{Context, Result, ensure};
 use e2e::client::Client;
 use e2e::docker::docker;
 use e2e::load::{FIELDS, Ledger, Load, seed};
-use e2e::manifests::repository;
 use serde_json::Value;
 
 use super::balancer::{Balanced, FAULT_LIMIT};
 use super::images::Images;
 use super::plain::NO_ADMIN;
 use super::quiet::proxy;
+use super::typed;
 use e2e::reads::{NODES, Reads};
 
 /// Where the commands stand.
@@ -42,7 +42,7 @@ pub fn scenario(images: &Images) -> Result<()> {
     for collection in ["before", "after", "later"] {
         balanced.admin.create_collection(collection, &FIELDS)?;
     }
-    let commands = commands()?;
+    let commands = typed::commands(TITLE)?;
     planned(&balanced, &commands).context("with the old master")?;
     let again: Vec<String> = commands.iter().map(|command| command.replace(VOLUMES.0, VOLUMES.1)).collect();
     ensure!(again != commands, "no command names the volumes as {}", VOLUMES.0);
@@ -53,31 +53,12 @@ pub fn scenario(images: &Images) -> Result<()> {
     Ok(())
 }
 
-/// What the runbook tells to type.
-fn commands() -> Result<Vec<String>> {
-    let runbook = std::fs::read_to_string(repository().join("docs/OPERATIONS.md"))?;
-    let (_, section) = runbook.split_once(TITLE).context("no failover with Compose in the runbook")?;
-    let (_, block) = section.split_once("```sh\n").context("no commands")?;
-    let (block, _) = block.split_once("```").context("an open block")?;
-    Ok(block.lines().map(str::to_owned).collect())
-}
-
-fn type_all(balanced: &Balanced, commands: &[String]) -> Result<()> {
-    for command in commands {
-        balanced.project.keep_logs(&[])?;
-        let began = std::time::Instant::now();
-        balanced.project.type_line(command)?;
-        println!("    {:.1} s: {command}", began.elapsed().as_secs_f64());
-    }
-    Ok(())
-}
-
 /// The master hands over: nothing that it has acknowledged is missing anywhere, and nobody gave anything up.
 fn planned(balanced: &Balanced, commands: &[String]) -> Result<()> {
     let reads = Reads::start(&balanced.admin, "posts");
     let load = Load::start(balanced.admin.clone(), "before", seed()?);
     load.wait_for(WRITES)?;
-    type_all(balanced, commands)?;
+    typed::one_by_one(&balanced.project, commands)?;
     load.wait_for(WRITES).context("clients do not go on")?;
     let ledger = load.stop()?;
     reads.stop_without_master(FAULT_LIMIT)?;
@@ -102,7 +83,7 @@ fn unplanned(balanced: &Balanced, commands: &[String]) -> Result<()> {
     balanced.project.compose(&["unpause", "r001-agent", "r002-agent"])?;
     let before = before.stop()?;
     let later = Load::start(balanced.admin.clone(), "later", seed()?);
-    type_all(balanced, commands)?;
+    typed::one_by_one(&balanced.project, commands)?;
     later.wait_for(WRITES).context("clients do not go on")?;
     let later = later.stop()?;
     reads.stop_without_master(FAULT_LIMIT)?;

@@ -48,6 +48,9 @@ pub fn proxy(service: &str) -> &'static [&'static str] {
             ": IP changed from ",
             "backend master has no server available",
             "backend 'master' has no server available",
+            // When it reads its file again.
+            " stopped (cumulated conns: ",
+            "Former worker ",
         ],
         "nginx" => &[
             "upstream server temporarily disabled",

@@ -266,6 +266,15 @@ fn an_external_agent_lets_go_and_stays_idle_when_it_is_restarted() -> Result<()>
     assert_quiet(&[&replica], &["nothing to sync", "sync failed"])
 }
 
+/// An agent in another container holds the directory: its address leads nowhere from here.
+fn held_elsewhere(node: &Node) -> Result<std::fs::File> {
+    let path = node.file("default").with_file_name(".vski").join("lock");
+    std::fs::write(&path, r#"{"role":"agent","pid":1,"host":"f00d","since_ms":1,"admin":"http://127.0.0.1:1"}"#)?;
+    let file = std::fs::File::open(path)?;
+    file.lock()?;
+    Ok(file)
+}
+
 #[test]
 fn a_promotion_is_refused_where_it_would_lose_what_could_be_had() -> Result<()> {
     let cluster = Cluster::new()?;
@@ -284,6 +293,11 @@ fn a_promotion_is_refused_where_it_would_lose_what_could_be_had() -> Result<()> 
     ensure!(refused.status.code() == Some(1) && refused.stderr.join("").contains("--force"), "{refused:?}");
     ensure!(offline::position(&replica.file("default"))? == before, "promoted all the same");
     replica.stop()?;
+    let elsewhere = held_elsewhere(&replica)?;
+    let refused = command(&replica, &["promote"])?;
+    let told = refused.stderr.join("");
+    ensure!(told.contains("where it runs, on f00d (the agent's container)"), "{told}");
+    drop(elsewhere);
     replica = replica.follow(&master);
     replica.start().context("it is still a replica")?;
     write(&master, 1)?;

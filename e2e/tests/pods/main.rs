@@ -14,6 +14,9 @@ mod runner;
 /// A master and replicas as pods: faults, scaling, updates.
 mod replication;
 
+/// A new secret, as k8s/README.md says.
+mod rotation;
+
 /// A replica's volume becomes the master's, as k8s/README.md says.
 mod promotion;
 
@@ -54,6 +57,7 @@ const SCENARIOS: &[Scenario<Proof>] = &[
     running("a_small_pod_starts_restarts_and_stops_in_order_and_keeps_its_claim", runner::life),
     running("replicas_follow_through_crashes_deletions_scaling_and_updates", replication::scenario),
     running("a_plain_sidecar_works_too", replication::plain_sidecar),
+    running("pods_get_a_new_secret_and_logins_and_replication_go_on", rotation::scenario),
     running("a_replica_pod_is_promoted_and_the_old_master_follows", promotion::scenario),
 ];
 

@@ -7,7 +7,7 @@ use e2e::docker::{must, stand_ins, try_docker};
 use e2e::manifests::{items, parse, render, repository};
 use serde_json::Value;
 
-/// The public images that compose/monitoring.yaml names and that are run.
+/// The public images that compose/add-monitoring.yaml names and that are run.
 const IMAGES: [&str; 2] = ["prom/prometheus:v3", "prom/alertmanager:v0.28.1"];
 
 fn read(file: &str) -> Result<String> {
@@ -106,13 +106,13 @@ fn open(folder: &Path) -> Result<()> {
 /// What Grafana reads at its start, as files: the dashboard is where its provider looks, its panels ask the data source
 /// that is provisioned, and that is the Prometheus of the same file. No image of Grafana runs here.
 pub fn grafana() -> Result<()> {
-    let stack = parse(&read("compose/monitoring.yaml")?)?;
+    let stack = parse(&read("compose/add-monitoring.yaml")?)?;
     let services = &stack.objects[0]["services"];
     let volumes: Vec<&str> = items(&services["grafana"]["volumes"]).iter().filter_map(Value::as_str).collect();
     let source = parse(&read("compose/grafana/provisioning/datasources/prometheus.yaml")?)?;
     let source = &source.objects[0]["datasources"][0];
     ensure!(source["type"] == "prometheus" && source["url"] == "http://prometheus:9090", "{source}");
-    ensure!(!services["prometheus"].is_null(), "monitoring.yaml has no prometheus");
+    ensure!(!services["prometheus"].is_null(), "add-monitoring.yaml has no prometheus");
     let provider = parse(&read("compose/grafana/provisioning/dashboards/vski.yaml")?)?;
     let path = provider.objects[0]["providers"][0]["options"]["path"].as_str().context("a path")?;
     for mount in
@@ -159,7 +159,7 @@ pub fn collector() -> Result<()> {
     }
     let endpoint = file["receivers"]["otlp"]["protocols"]["http"]["endpoint"].as_str().context("an endpoint")?;
     let port = endpoint.strip_prefix("0.0.0.0:").context("an endpoint that other containers reach")?;
-    let stack = read("compose/monitoring.yaml")?;
+    let stack = read("compose/add-monitoring.yaml")?;
     ensure!(stack.contains(&format!("OTEL_EXPORTER_OTLP_ENDPOINT=http://collector:{port} ")), "no word of port {port}");
     let collector = parse(&stack)?.objects[0]["services"]["collector"].clone();
     let mounted = "./otel/config.yaml:/etc/otelcol/config.yaml:ro";

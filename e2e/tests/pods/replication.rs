@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 const CAUGHT_UP: Duration = Duration::from_secs(120);
 
 /// What an operator makes with `kubectl create secret`.
-const SECRET: &str = "e0f3b1c5a7d94862b0c1d2e3f4a5b697";
+pub const SECRET: &str = "e0f3b1c5a7d94862b0c1d2e3f4a5b697";
 
 pub const MASTER: &str = "vski-master-0";
 
@@ -53,9 +53,10 @@ pub fn verify(namespace: &Namespace, pod: &str) -> Result<()> {
 
 /// Waits until a replica has as many records as the master.
 pub fn wait_level(namespace: &Namespace, admin: &Client, pod: &str) -> Result<()> {
+    let token = admin.token().context("a login")?;
     eventually(&format!("{pod} has all records"), CAUGHT_UP, || {
-        let replica = namespace.client(pod, 3001)?.with_token(&admin.token().context("a login")?);
-        Ok(replica.count(POSTS)? == admin.count(POSTS)?)
+        let of = |pod| anyhow::Ok(namespace.client(pod, 3001)?.with_token(&token));
+        Ok(of(pod)?.count(POSTS)? == of(MASTER)?.count(POSTS)?)
     })?;
     verify(namespace, pod)
 }

@@ -1,4 +1,5 @@
 use clap::Parser;
+use vski_replication::token::Claims;
 
 use super::*;
 
@@ -37,12 +38,30 @@ fn a_missing_or_empty_secret_is_refused_with_what_to_do() {
 }
 
 #[test]
+fn the_previous_secret_may_be_a_file_that_is_there_during_a_rotation_only() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("jwt-secret-previous");
+    let list = ["--jwt-secret", "new", "--jwt-secret-previous-file", path.to_str().unwrap()];
+    let accepts = |secret: &str| {
+        let token = Secrets::new(secret, None).mint(&Claims::replica("r1", 60));
+        node(&list).unwrap().secrets.verify(&token).is_ok()
+    };
+    assert!(accepts("new") && !accepts("old"), "without the file");
+    std::fs::write(&path, "\n").unwrap();
+    assert!(accepts("new") && !accepts("old"), "with an empty one");
+    std::fs::write(&path, "old\n").unwrap();
+    assert!(accepts("new") && accepts("old"), "during a rotation");
+    let error = node(&["--jwt-secret-file", path.with_extension("none").to_str().unwrap()]).map(drop).unwrap_err();
+    assert!(error.contains("JWT_SECRET_FILE"), "{error}");
+}
+
+#[test]
 fn a_secret_is_read_from_its_file_without_the_last_newline_and_the_plain_one_wins() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("secret");
     std::fs::write(&path, "from the file\n").unwrap();
     let file = path.to_str().unwrap();
-    let token = |secret: &str| Secrets::new(secret, None).mint(&vski_replication::token::Claims::operator());
+    let token = |secret: &str| Secrets::new(secret, None).mint(&Claims::operator());
     let from_file = node(&["--jwt-secret-file", file]).unwrap();
     assert!(from_file.secrets.verify(&token("from the file")).is_ok() && from_file.secret_is_short);
     let plain = node(&["--jwt-secret-file", file, "--jwt-secret", "plain"]).unwrap();

@@ -46,6 +46,13 @@ impl Promotion {
             _ => return Err("it is no agent".to_owned()),
         };
         let api = Api::new(url, &self.config.secrets).map_err(|failure| failure.message)?;
-        api.call(Method::POST, path, None, None).await.map(drop).map_err(|failure| failure.message)
+        let asked = api.call(Method::POST, path, None, None).await.map(drop).map_err(|failure| failure.message);
+        asked.map_err(|reason| if holder.is_elsewhere() { format!("{reason}; {}", there(holder)) } else { reason })
     }
+}
+
+/// Another container does not reach the address that a process gives for commands beside it.
+fn there(holder: &Holder) -> String {
+    let host = holder.host.as_deref().unwrap_or_default();
+    format!("run this command where it runs, on {host} (the {}'s container)", holder.role)
 }
