@@ -3,8 +3,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use e2e::client::Client;
-use e2e::cluster::READY;
-use e2e::{Cluster, Node, eventually};
+use e2e::{Cluster, Node};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -92,10 +91,7 @@ fn fill(admin: &Client) -> Result<BTreeMap<String, Vec<String>>> {
 
 /// Makes a collection, and returns its id.
 fn make(admin: &Client, collection: &Value) -> Result<String> {
-    let sent = eventually("the collection is made", READY, || {
-        Ok(Some(admin.send(Method::POST, "/api/collections", Some(collection))?.ok()?.json()?))
-    });
-    text(&sent?, "id")
+    text(&admin.send(Method::POST, "/api/collections", Some(collection))?.ok()?.json()?, "id")
 }
 
 fn text(value: &Value, key: &str) -> Result<String> {
