@@ -7,7 +7,7 @@
 //!
 //! A row of `_files` is written in the transaction of the record that the file belongs to, after the file and its
 //! directory were fsynced: a row without its file is either on its way (a replica) or lost (a master). A file without a
-//! row is on its way to one, or was left by a crash, a refused request or a deleted record: [`Sweeper`] removes it.
+//! row is on its way to one, or was left by a crash, a refused request or a deleted record: `Sweeper` removes it.
 
 use std::fs::File;
 use std::io;

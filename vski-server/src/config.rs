@@ -75,7 +75,7 @@ pub struct ServeArgs {
     /// Proxies whose X-Forwarded-For says who the client is: addresses and networks, with commas
     #[arg(long, env = "TRUSTED_PROXIES")]
     pub trusted_proxies: Option<TrustedProxies>,
-    /// Pages that browsers let read answers: *, none, or origins with commas, such as https://app.example.com
+    /// Pages that browsers let read answers: *, none, or origins (scheme, host and port) with commas
     #[arg(long, env = "CORS_ORIGINS", default_value = "*")]
     pub cors_origins: CorsOrigins,
     #[command(flatten)]

@@ -2,7 +2,7 @@
 //!
 //! An upload is streamed into a growing file of `storage/<db>`, fsynced and named; then the record is written, and in the
 //! same transaction the row that names the file. Whoever dies in between, or is refused, leaves a file without a row,
-//! which the [`Keeper`] removes after a while. So there is never a row whose file a crash can lose.
+//! which the `Keeper` removes after a while. So there is never a row whose file a crash can lose.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};

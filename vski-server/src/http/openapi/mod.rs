@@ -1,7 +1,7 @@
 //! `GET /api/openapi.json`: what this node answers, as OpenAPI 3.1, for programs. `GET /api/docs`: the same for people; the
 //! page is one file and asks no other host for anything.
 //!
-//! Handlers carry what is their own (`#[utoipa::path]`), and a router that mounts them describes them; [`complete`] adds
+//! Handlers carry what is their own (`#[utoipa::path]`), and a router that mounts them describes them; `complete` adds
 //! what is true of many. A replica's document has its routes only.
 
 /// Answers and bodies that have no type of their own.
