@@ -126,6 +126,31 @@ async fn indexes_come_and_go_with_their_fields_and_hold_what_they_promise() {
 }
 
 #[tokio::test]
+async fn a_collection_of_the_first_release_gets_the_index_on_created_when_it_is_changed() {
+    let store = Store::new();
+    create(&store, json!({"name": "posts", "fields": [{"name": "a", "type": "text"}]})).await.unwrap();
+    store.ddl("DROP INDEX posts_created").await.unwrap();
+    // Names of others are let alone, and so are those that do not begin with the column.
+    store.ddl("CREATE INDEX posts_created ON posts (updated, created)").await.unwrap();
+    let made = insert(&store, "posts", json!({"a": "x"})).await.unwrap();
+    let mut copy = store.copy();
+    let before = store.entries_after(0).len();
+    update(&store, "posts", json!({"listRule": ""})).await.unwrap();
+    let entries = store.entries_after(0);
+    assert_eq!((entries.len(), entries[before].kind), (before + 1, Kind::Schema));
+    update(&store, "posts", json!({"listRule": null})).await.unwrap();
+    copy.follow_and_compare(&store);
+    for file in [store.file(), copy.file.clone()] {
+        let conn = connection::reader(&file).unwrap();
+        let sql = "SELECT group_concat(name, ' ') FROM (SELECT name FROM pragma_index_list('posts')
+            WHERE name NOT LIKE 'sqlite_%' ORDER BY name)";
+        let names: String = conn.query_row(sql, [], |row| row.get(0)).unwrap();
+        assert_eq!(names, "posts_created posts_created_2");
+    }
+    assert_eq!(read(&store, "posts", &made["id"]).await.unwrap()["a"], "x");
+}
+
+#[tokio::test]
 async fn an_import_makes_changes_and_deletes_all_or_nothing() {
     let store = Store::new();
     let mut copy = store.copy();

@@ -12,6 +12,13 @@ use crate::store::error::{FieldError, StoreError};
 use crate::store::fields::{Field, FieldKind};
 use crate::store::ids;
 
+/// Tables, in small letters, that have `created` and no index that begins with it, as those of the first release.
+const UNINDEXED: &str =
+    "SELECT lower(t.name) FROM sqlite_master t JOIN pragma_table_info(t.name) c ON c.name = 'created'
+    WHERE t.type = 'table' AND NOT EXISTS (
+        SELECT 1 FROM pragma_index_list(t.name) l JOIN pragma_index_info(l.name) i
+        WHERE l.partial = 0 AND i.seqno = 0 AND i.name = 'created')";
+
 /// The catalogue as it was, and as it shall be.
 pub struct Draft {
     /// All rows as they were, those of deleted collections too, by id.
@@ -26,6 +33,8 @@ pub struct Draft {
     makes: Vec<String>,
     /// Names of all objects in the database, in small letters, with those to come and without those to go.
     objects: BTreeSet<String>,
+    /// Tables that lack the index on `created`.
+    unindexed: BTreeSet<String>,
     /// Ids that an import gives to collections that have another one here.
     pub aliases: BTreeMap<String, String>,
     now: String,
@@ -37,11 +46,13 @@ impl Draft {
         // Rows that cannot be read stay as they are.
         let readable = rows::all(conn)?.into_iter().filter_map(Result::ok);
         let before: BTreeMap<_, _> = readable.map(|collection| (collection.id.clone(), collection)).collect();
-        let mut statement = conn.prepare_cached("SELECT lower(name) FROM sqlite_master")?;
-        let objects = statement.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
+        let names = |sql: &str| -> Result<BTreeSet<String>, StoreError> {
+            Ok(conn.prepare_cached(sql)?.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?)
+        };
+        let (objects, unindexed) = (names("SELECT lower(name) FROM sqlite_master")?, names(UNINDEXED)?);
         let after = before.clone();
         let (changed, drops, makes, aliases) = (BTreeSet::new(), Vec::new(), Vec::new(), BTreeMap::new());
-        Ok(Self { before, after, changed, drops, makes, objects, aliases, now: ids::now() })
+        Ok(Self { before, after, changed, drops, makes, objects, unindexed, aliases, now: ids::now() })
     }
 
     /// The id of the collection with this name or id that is in use.
@@ -191,13 +202,15 @@ impl Draft {
             let is_new = |field: &&Field| !old.fields.iter().any(|known| known.name == field.name);
             let added = new.fields.iter().filter(is_new);
             self.makes.extend(added.map(|field| format!("ALTER TABLE {table} ADD COLUMN {}", field.column())));
+            if self.unindexed.remove(&new.table.to_ascii_lowercase()) {
+                self.index_created(&new.table);
+            }
         } else {
             let system = ["id TEXT PRIMARY KEY NOT NULL", "created TEXT NOT NULL", "updated TEXT NOT NULL"];
             let columns: Vec<String> =
                 system.into_iter().map(str::to_owned).chain(new.fields.iter().map(Field::column)).collect();
             self.makes.push(format!("CREATE TABLE {table} ({})", columns.join(", ")));
-            let index = self.free_name(&format!("{}_created", new.table));
-            self.makes.push(format!("CREATE INDEX {} ON {table} (created)", quote_name(&index)));
+            self.index_created(&new.table);
             if new.is_auth() {
                 let index = quote_name(&self.free_name(&format!("{}_email", new.table)));
                 let email = "(email COLLATE NOCASE) WHERE email != ''";
@@ -206,6 +219,12 @@ impl Draft {
         }
         self.change_indexes(new, old.map(|old| old.indexes).unwrap_or_default(), indexes)?;
         check_identities(new)
+    }
+
+    /// Lists are mostly in this order.
+    fn index_created(&mut self, table: &str) {
+        let index = quote_name(&self.free_name(&format!("{table}_created")));
+        self.makes.push(format!("CREATE INDEX {index} ON {} (created)", quote_name(table)));
     }
 
     fn change_indexes(
