@@ -1,5 +1,8 @@
 //! Lists, filters, expansion, chosen fields and rules, through HTTP, on a master and its replica.
 
+/// What rules make of a body.
+mod bodies;
+
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};

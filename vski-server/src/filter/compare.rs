@@ -150,8 +150,19 @@ fn adapt_both(left: Side, right: Side) -> Result<(Side, Side), Clash> {
     };
     let (one, other) = (left.kind(), right.kind());
     match (&left, &right) {
-        (Side::Constant { .. }, Side::Constant { .. }) => Ok((left, right)),
+        // Of these only dates have to be alike: of the request, as they are stored, and of the rule, as people write them.
+        (Side::Constant { .. }, Side::Constant { .. }) => Ok((dated(left, other), dated(right, one))),
         _ => Ok((adapted(left, other, false)?, adapted(right, one, true)?)),
+    }
+}
+
+fn dated(side: Side, other: Kind) -> Side {
+    match side {
+        Side::Constant { value: Value::Text(text), kind, literal } if other == Kind::Date => {
+            let value = Value::Text(macros::stored_date(&text).unwrap_or(text));
+            Side::Constant { value, kind, literal }
+        }
+        side => side,
     }
 }
 

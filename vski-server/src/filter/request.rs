@@ -19,7 +19,7 @@ pub struct RequestInfo {
     pub headers: BTreeMap<String, String>,
     /// Query parameters.
     pub query: BTreeMap<String, String>,
-    /// The body's values.
+    /// The body's values: of a request that writes a record, as they are stored.
     pub body: Map<String, Value>,
 }
 
@@ -34,6 +34,19 @@ impl RequestInfo {
             headers: BTreeMap::new(),
             query: BTreeMap::new(),
             body: Map::new(),
+        }
+    }
+
+    /// The same request with another body.
+    #[must_use]
+    pub fn with_body(&self, body: Map<String, Value>) -> Self {
+        Self {
+            requester: self.requester.clone(),
+            method: self.method.clone(),
+            context: self.context.clone(),
+            headers: self.headers.clone(),
+            query: self.query.clone(),
+            body,
         }
     }
 

@@ -20,7 +20,7 @@ pub fn resolve<'a>(scope: &Scope<'a>, path: &Path) -> Result<Resolved<'a>, Lost>
         Some(Modifier::IsSet) => Ok(constant(found.single(path.modifier), Kind::Bool)),
         Some(Modifier::Length) => Ok(constant(found.single(path.modifier), Kind::Number)),
         modifier => match found.several() {
-            None => Ok(constant(found.single(modifier), Kind::Loose)),
+            None => Ok(constant(found.single(modifier), kind(scope, path))),
             Some(values) => {
                 let json = serde_json::Value::from(values.clone()).to_string();
                 let each = modifier == Some(Modifier::Each);
@@ -30,6 +30,15 @@ pub fn resolve<'a>(scope: &Scope<'a>, path: &Path) -> Result<Resolved<'a>, Lost>
             }
         },
     }
+}
+
+/// Dates of the body are compared with what people write; all else is what it is.
+fn kind(scope: &Scope<'_>, path: &Path) -> Kind {
+    let field = match path.segments.as_slice() {
+        [first, name] if first == "body" || first == "data" => scope.collection.field(name),
+        _ => None,
+    };
+    if matches!(field.map(|field| &field.kind), Some(FieldKind::Date { .. })) { Kind::Date } else { Kind::Loose }
 }
 
 /// `@request.auth.team.name` and `@request.body.author.name`: from ids in the request on through the database.

@@ -83,8 +83,18 @@ async fn batch(
             return Err(refusal);
         }
     };
-    for action in &mut actions {
-        action.secrets = secrets(&app, address, &database, action).await?;
+    for at in 0..actions.len() {
+        let found = match actions[at].check_open(&database.reader).await {
+            Ok(()) => secrets(&app, address, &database, &actions[at]).await,
+            Err(error) => Err(StoreError::Batch { at, error: Box::new(error) }.into()),
+        };
+        match found {
+            Ok(secrets) => actions[at].secrets = secrets,
+            Err(refusal) => {
+                actions.iter().for_each(|action| RecordBody::discard(&action.uploads));
+                return Err(refusal);
+            }
+        }
     }
     let actions: Vec<Arc<Action>> = actions.into_iter().map(Arc::new).collect();
     let again = actions.clone();

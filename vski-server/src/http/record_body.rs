@@ -22,6 +22,7 @@ use crate::store::fields::{Field, FieldKind};
 use crate::store::files::values::DEFAULT_FILE_BYTES;
 use crate::store::files::{Upload, Uploads};
 use crate::store::master::Master;
+use crate::store::query::rules::closed;
 
 /// Parts of a form at most.
 const MAX_PARTS: usize = 1_000;
@@ -145,13 +146,7 @@ where
 fn check_may_write(collection: &Collection, method: &Method, admin: bool) -> Result<(), StoreError> {
     let rules = &collection.rules;
     let rule = if *method == Method::POST { &rules.create_rule } else { &rules.update_rule };
-    if admin || rule.is_some() {
-        return Ok(());
-    }
-    let name = &collection.name;
-    Err(StoreError::Forbidden(format!(
-        "only admins may do this in collection {name}: log in, or let an admin open its rule"
-    )))
+    if admin || rule.is_some() { Ok(()) } else { Err(closed(collection)) }
 }
 
 /// A form as it is read.

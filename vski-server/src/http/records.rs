@@ -191,7 +191,17 @@ async fn change(
     let database = master.database(db)?;
     action.request.body = value;
     action.uploads = Arc::clone(&uploads);
-    action.secrets = secrets(app, address, &database, &action).await?;
+    let found = match action.check_open(&database.reader).await {
+        Ok(()) => secrets(app, address, &database, &action).await,
+        Err(error) => Err(error.into()),
+    };
+    action.secrets = match found {
+        Ok(secrets) => secrets,
+        Err(refusal) => {
+            RecordBody::discard(&uploads);
+            return Err(refusal);
+        }
+    };
     let action = Arc::new(action);
     let again = Arc::clone(&action);
     match database.writer.rows(bytes, move |conn| again.run(conn)).await {
@@ -206,7 +216,8 @@ async fn change(
     }
 }
 
-/// What the writer's thread must not work out: hashes of new passwords, and whether an old one is right.
+/// What the writer's thread must not work out: hashes of new passwords, and whether an old one is right. See
+/// [`Action::check_open`].
 pub async fn secrets(app: &App, address: IpAddr, database: &Database, action: &Action) -> Result<Secrets, ApiError> {
     let (collection, body) = (action.collection.as_str(), &action.request.body);
     let mut secrets = records::hash_passwords(&database.reader, collection, &[body]).await?.remove(0);

@@ -7,7 +7,7 @@ use super::collections::Catalogue;
 use super::error::{FieldError, StoreError};
 use super::fields::{Field, FieldKind};
 use super::reader::Reader;
-use super::records::{self, Secrets};
+use super::records::{self, Secrets, Sender};
 use super::request::Written;
 use super::writer::Writer;
 
@@ -43,7 +43,7 @@ pub fn insert(
     let catalogue = Catalogue::load(conn)?;
     let collection = catalogue.get(collection)?;
     for (at, (body, secrets)) in chunk.iter().zip(secrets).enumerate() {
-        let stored = records::check(collection, body, false, secrets)
+        let stored = records::check(collection, Sender::Admin, body, false, secrets)
             .and_then(|record| records::insert(conn, &catalogue, collection, &record));
         stored.map_err(|error| match error {
             refused @ (StoreError::Fields(_) | StoreError::Invalid(_)) => on_line(at, &refused),

@@ -12,7 +12,7 @@ use vski_server::store::collections::change::{self, Edit};
 use vski_server::store::collections::{Catalogue, Collection, Wanted};
 use vski_server::store::error::StoreError;
 use vski_server::store::master::Master;
-use vski_server::store::records::{self, Secrets};
+use vski_server::store::records::{self, Body, Secrets, Sender};
 
 use crate::store::Store;
 
@@ -47,7 +47,9 @@ async fn insert(store: &Store, collection: &str, body: Value) -> Result<Value, S
     let (collection, body) = (collection.to_owned(), object(body));
     let made = store.writer.rows(0, move |conn| {
         let catalogue = Catalogue::load(conn)?;
-        records::create(conn, &catalogue, catalogue.get(&collection)?, &body, &Secrets::default())
+        let collection = catalogue.get(&collection)?;
+        let body = Body::resolve(collection, Sender::Admin, None, body.clone());
+        records::create(conn, &catalogue, collection, &body, &Secrets::default())
     });
     Ok(made.await?.value)
 }

@@ -13,7 +13,7 @@ use crate::store::collections::Collection;
 use crate::store::error::{FieldError, StoreError};
 use crate::store::fields::{Field, FieldKind};
 use crate::store::ids;
-use crate::store::records::Deleted;
+use crate::store::records::{Deleted, Sender};
 
 /// Largest file of a field without a bound of its own (PocketBase's), bytes.
 pub const DEFAULT_FILE_BYTES: u64 = 5 << 20;
@@ -27,24 +27,27 @@ pub struct Resolved {
     added: Vec<String>,
     /// Names that it has no longer.
     removed: Vec<String>,
+    /// What is wrong with it: then nothing may be stored.
+    pub errors: Vec<FieldError>,
 }
 
 /// What `body` and `uploads` make of the record `old`; `None` for a new one.
+#[must_use]
 pub fn resolve(
     collection: &Collection,
+    sender: Sender,
     old: Option<&Value>,
     body: &Map<String, Value>,
     uploads: &[Upload],
-) -> Result<Resolved, StoreError> {
+) -> Resolved {
     let mut resolved = Resolved { body: body.clone(), ..Resolved::default() };
-    let mut errors = Vec::new();
     let file_fields: Vec<&Field> =
-        collection.visible().filter(|field| matches!(field.kind, FieldKind::File { .. })).collect();
+        sender.fields(collection).filter(|field| matches!(field.kind, FieldKind::File { .. })).collect();
     for upload in uploads {
         let name = upload.field.trim_matches(['+', '-']);
         if !file_fields.iter().any(|field| field.name == name) {
             let message = format!("collection {} has no field of that name that takes files", collection.name);
-            errors.push(FieldError { field: name.to_owned(), code: "validation_unknown_field", message });
+            resolved.errors.push(FieldError { field: name.to_owned(), code: "validation_unknown_field", message });
         }
     }
     for field in file_fields {
@@ -56,10 +59,14 @@ pub fn resolve(
                 resolved.removed.extend(before.into_iter().filter(|name| !after.contains(name)));
                 resolved.body.insert(field.name.clone(), Value::from(after));
             }
-            Err(error) => errors.push(error),
+            Err(error) => {
+                resolved.errors.push(error);
+                // Sent all the same, for whoever asks.
+                resolved.body.insert(field.name.clone(), Value::Null);
+            }
         }
     }
-    if errors.is_empty() { Ok(resolved) } else { Err(StoreError::Fields(errors)) }
+    resolved
 }
 
 impl Resolved {

@@ -13,13 +13,26 @@ pub fn condition(
     collection: &Collection,
     rule: fn(&Rules) -> &Option<String>,
 ) -> Result<Option<Condition>, StoreError> {
+    check_open(asking, collection, rule)?;
     let rule = rule(&collection.rules).as_deref();
-    if rule.is_none() && !asking.is_admin() {
-        let name = &collection.name;
-        let message = format!("only admins may do this in collection {name}: log in, or let an admin open its rule");
-        return Err(StoreError::Forbidden(message));
-    }
     Ok(filter::rule(&asking.scope(collection), collection, rule, ALIAS))
+}
+
+/// Whether a rule is there for others than admins at all.
+pub fn check_open(
+    asking: Asking<'_>,
+    collection: &Collection,
+    rule: fn(&Rules) -> &Option<String>,
+) -> Result<(), StoreError> {
+    if asking.is_admin() || rule(&collection.rules).is_some() { Ok(()) } else { Err(closed(collection)) }
+}
+
+/// The error for whoever is no admin, where there is no rule.
+pub fn closed(collection: &Collection) -> StoreError {
+    let name = &collection.name;
+    StoreError::Forbidden(format!(
+        "only admins may do this in collection {name}: log in, or let an admin open its rule"
+    ))
 }
 
 /// Whether a record is there and satisfies a condition.

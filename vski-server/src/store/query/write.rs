@@ -4,10 +4,10 @@ use serde_json::Value;
 use super::{Asking, Shape, expand, list, rules};
 use crate::filter::RequestInfo;
 use crate::store::auth;
-use crate::store::collections::Catalogue;
+use crate::store::collections::{Catalogue, Collection};
 use crate::store::error::StoreError;
 use crate::store::files::{Upload, values};
-use crate::store::records::{self, Secrets};
+use crate::store::records::{self, Body, Secrets, Sender};
 
 /// Makes a record of the request's body, if the create rule lets the new row be; an error undoes it with the savepoint that
 /// every request runs in. What is answered is brought into its shape later: see [`shaped`].
@@ -20,16 +20,16 @@ pub fn create(
     shape: &Shape,
 ) -> Result<Value, StoreError> {
     let catalogue = Catalogue::load(conn)?;
-    let asking = Asking { catalogue: &catalogue, request };
     let collection = catalogue.get(collection)?;
+    let Resolved { request, body, files } = resolve(collection, None, request, uploads);
+    let asking = Asking { catalogue: &catalogue, request: &request };
     let rule = rules::may_create(asking, collection)?;
     expand::check(asking, collection, &shape.expand)?;
-    let resolved = values::resolve(collection, None, &request.body, uploads)?;
-    let made = records::create(conn, &catalogue, collection, &resolved.body, secrets)?;
+    let made = records::create(conn, &catalogue, collection, &body, secrets)?;
     let id = made["id"].as_str().unwrap_or_default();
-    resolved.store(conn, collection, id, uploads)?;
+    files.store(conn, collection, id, uploads)?;
     rules::check_created(conn, collection, id, rule.as_ref())?;
-    auth::records::check_created(conn, asking, collection, id, &request.body)?;
+    auth::records::check_created(conn, asking, collection, id, &body.values)?;
     list::written(conn, asking, collection, id, &Shape::default())
 }
 
@@ -44,16 +44,34 @@ pub fn update(
     shape: &Shape,
 ) -> Result<Value, StoreError> {
     let catalogue = Catalogue::load(conn)?;
-    let asking = Asking { catalogue: &catalogue, request };
     let collection = catalogue.get(collection)?;
+    rules::check_open(Asking { catalogue: &catalogue, request }, collection, |rules| &rules.update_rule)?;
+    let old = records::view(conn, collection, id)?;
+    let Resolved { request, body, files } = resolve(collection, Some(&old), request, uploads);
+    let asking = Asking { catalogue: &catalogue, request: &request };
     rules::check_before(conn, asking, collection, id, |rules| &rules.update_rule)?;
     expand::check(asking, collection, &shape.expand)?;
-    auth::records::before_update(conn, asking, collection, id, &request.body, &secrets.proof)?;
-    let old = records::view(conn, collection, id)?;
-    let resolved = values::resolve(collection, Some(&old), &request.body, uploads)?;
-    records::update(conn, &catalogue, collection, id, &resolved.body, secrets)?;
-    resolved.store(conn, collection, id, uploads)?;
+    auth::records::before_update(conn, asking, collection, id, &body.values, &secrets.proof)?;
+    records::update(conn, &catalogue, collection, id, &body, secrets)?;
+    files.store(conn, collection, id, uploads)?;
     list::written(conn, asking, collection, id, &Shape::default())
+}
+
+/// A request whose body was worked out: what rules see of it is what is stored.
+struct Resolved {
+    request: RequestInfo,
+    body: Body,
+    files: values::Resolved,
+}
+
+/// Works out what a request makes of the record `old`, or of none. What is wrong with it is told when it is to be stored,
+/// after the rules were asked.
+fn resolve(collection: &Collection, old: Option<&Value>, request: &RequestInfo, uploads: &[Upload]) -> Resolved {
+    let sender = if request.requester.is_admin() { Sender::Admin } else { Sender::Other };
+    let mut files = values::resolve(collection, sender, old, &request.body, uploads);
+    let mut body = Body::resolve(collection, sender, old, std::mem::take(&mut files.body));
+    body.errors.splice(..0, std::mem::take(&mut files.errors));
+    Resolved { request: request.with_body(body.values.clone()), body, files }
 }
 
 /// Removes a record and what goes with it, if the delete rule lets the caller.

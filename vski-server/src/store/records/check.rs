@@ -1,7 +1,7 @@
 use rusqlite::types::Value as Sql;
 use serde_json::{Map, Value};
 
-use super::Secrets;
+use super::{Secrets, Sender};
 use crate::store::auth;
 use crate::store::collections::Collection;
 use crate::store::error::{FieldError, StoreError};
@@ -28,6 +28,7 @@ pub struct NewRecord {
 /// `partial` is an update: what is absent stays as it is.
 pub fn check(
     collection: &Collection,
+    sender: Sender,
     body: &Map<String, Value>,
     partial: bool,
     secrets: &Secrets,
@@ -47,7 +48,7 @@ pub fn check(
         if field.system && field.name == TOKEN_KEY {
             continue;
         }
-        match body.get(&field.name) {
+        match body.get(&field.name).filter(|_| sender.knows(field)) {
             None if partial => {}
             None if field.required => errors.push(field.missing()),
             None => record.put(field, field.zero()),
@@ -61,7 +62,7 @@ pub fn check(
     if collection.is_auth() && record.values.iter().any(|(column, _)| column == "passwordHash") {
         record.values.push((TOKEN_KEY.to_owned(), Sql::Text(auth::new_token_key())));
     }
-    errors.extend(unknown_keys(collection, body));
+    errors.extend(unknown_keys(collection, sender, body));
     errors.extend(mismatch(collection, body));
     match id(body) {
         Ok(id) => record.id = id,
@@ -97,12 +98,13 @@ impl NewRecord {
     }
 }
 
-fn unknown_keys(collection: &Collection, body: &Map<String, Value>) -> Vec<FieldError> {
+/// Keys that are no field's, or none that the sender may know of.
+fn unknown_keys(collection: &Collection, sender: Sender, body: &Map<String, Value>) -> Vec<FieldError> {
     let known = |key: &str| {
         key == "id"
             || READ_ONLY_KEYS.contains(&key)
             || (collection.is_auth() && PASSWORD_KEYS.contains(&key))
-            || collection.visible().any(|field| field.name == key)
+            || sender.fields(collection).any(|field| field.name == key)
     };
     let unknown = body.keys().filter(|key| !known(key));
     unknown

@@ -1,10 +1,10 @@
 use rusqlite::types::Value as Sql;
 use rusqlite::{Connection, params_from_iter};
-use serde_json::{Map, Value};
+use serde_json::Value;
 use vski_replication::schema::sql::quote_name;
 
 use super::check::{NewRecord, check};
-use super::{Secrets, modifiers, on_table, relations, view};
+use super::{Body, Secrets, on_table, relations, view};
 use crate::store::collections::{Catalogue, Collection};
 use crate::store::error::{FieldError, StoreError};
 use crate::store::fields::Field;
@@ -15,11 +15,12 @@ pub fn create(
     conn: &Connection,
     catalogue: &Catalogue,
     collection: &Collection,
-    body: &Map<String, Value>,
+    body: &Body,
     secrets: &Secrets,
 ) -> Result<Value, StoreError> {
-    let body = modifiers::resolve(collection, &Map::new(), body)?;
-    let id = insert(conn, catalogue, collection, &check(collection, &body, false, secrets)?)?;
+    body.check_resolved()?;
+    let record = check(collection, body.sender, &body.values, false, secrets)?;
+    let id = insert(conn, catalogue, collection, &record)?;
     view(conn, collection, &id)
 }
 

@@ -3,6 +3,9 @@
 //! What a caller sends is checked without the database first (`check`), then relations are looked up and the row is
 //! written, all in the savepoint of the request.
 
+/// A body as rules see it and as it is stored.
+mod body;
+
 /// A body against the fields.
 mod check;
 
@@ -28,6 +31,7 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, Statement};
 use serde_json::{Map, Value};
 use vski_replication::schema::sql::quote_name;
 
+pub use self::body::{Body, Sender};
 pub use self::check::{NewRecord, check};
 pub use self::create::{create, insert};
 pub use self::delete::{Deleted, delete, truncate};

@@ -1,12 +1,11 @@
 //! `field+`, `+field` and `field-`: a number goes up or down by the value, a list gets values at its end or front, or loses
 //! them.
 
-use std::borrow::Cow;
-
 use serde_json::{Map, Number, Value};
 
+use super::Sender;
 use crate::store::collections::Collection;
-use crate::store::error::{FieldError, StoreError};
+use crate::store::error::FieldError;
 use crate::store::fields::{Field, FieldKind, lists};
 
 /// What a modifier does.
@@ -17,36 +16,33 @@ enum Change {
     Remove,
 }
 
-/// Whether a body has modifiers, so that the record as it is has to be known.
-#[must_use]
-pub fn any(collection: &Collection, body: &Map<String, Value>) -> bool {
-    body.keys().any(|key| find(collection, key).is_some())
-}
-
-/// The body with values in place of modifiers. `old` is the record as it is, empty for a new one.
-pub fn resolve<'a>(
+/// The body with values in place of modifiers, and what is wrong with those that make none. `old` is the record as it is.
+pub fn resolve(
     collection: &Collection,
-    old: &Map<String, Value>,
-    body: &'a Map<String, Value>,
-) -> Result<Cow<'a, Map<String, Value>>, StoreError> {
-    if !any(collection, body) {
-        return Ok(Cow::Borrowed(body));
-    }
-    let (mut resolved, mut errors) = (Map::new(), Vec::new());
-    let is_modifier = |key: &str| find(collection, key).is_some();
-    resolved.extend(body.iter().filter(|(key, _)| !is_modifier(key)).map(|(key, value)| (key.clone(), value.clone())));
+    sender: Sender,
+    old: Option<&Value>,
+    body: Map<String, Value>,
+) -> (Map<String, Value>, Vec<FieldError>) {
+    let (mut resolved, mut modifiers, mut errors) = (Map::new(), Vec::new(), Vec::new());
     for (key, value) in body {
-        let Some((field, change)) = find(collection, key) else { continue };
-        let current = resolved.get(&field.name).or_else(|| old.get(&field.name)).unwrap_or(&Value::Null);
-        match changed(field, current, change, value) {
-            Ok(value) => _ = resolved.insert(field.name.clone(), value),
-            Err(error) => errors.push(FieldError { field: key.clone(), ..error }),
+        match find(collection, sender, &key) {
+            Some((field, change)) => modifiers.push((key, field, change, value)),
+            None => _ = resolved.insert(key, value),
         }
     }
-    if errors.is_empty() { Ok(Cow::Owned(resolved)) } else { Err(StoreError::Fields(errors)) }
+    for (key, field, change, value) in modifiers {
+        let current = resolved.get(&field.name).or_else(|| old?.get(&field.name)).unwrap_or(&Value::Null);
+        let value = changed(field, current, change, &value).unwrap_or_else(|error| {
+            errors.push(FieldError { field: key, ..error });
+            // Sent all the same, for whoever asks.
+            current.clone()
+        });
+        resolved.insert(field.name.clone(), value);
+    }
+    (resolved, errors)
 }
 
-fn find<'a>(collection: &'a Collection, key: &str) -> Option<(&'a Field, Change)> {
+fn find<'a>(collection: &'a Collection, sender: Sender, key: &str) -> Option<(&'a Field, Change)> {
     let (name, change) = if let Some(name) = key.strip_suffix('+') {
         (name, Change::Append)
     } else if let Some(name) = key.strip_prefix('+') {
@@ -59,7 +55,7 @@ fn find<'a>(collection: &'a Collection, key: &str) -> Option<(&'a Field, Change)
         FieldKind::Select { .. } | FieldKind::Relation { .. } | FieldKind::File { .. } => true,
         _ => false,
     };
-    collection.visible().find(|field| field.name == name).filter(takes).map(|field| (field, change))
+    sender.fields(collection).find(|field| field.name == name).filter(takes).map(|field| (field, change))
 }
 
 fn changed(field: &Field, current: &Value, change: Change, value: &Value) -> Result<Value, FieldError> {

@@ -1,11 +1,11 @@
 use rusqlite::types::Value as Sql;
 use rusqlite::{Connection, params_from_iter};
-use serde_json::{Map, Value};
+use serde_json::Value;
 use vski_replication::schema::sql::quote_name;
 
 use super::check::check;
 use super::create::not_unique;
-use super::{Secrets, missing, modifiers, on_table, relations, view};
+use super::{Body, Secrets, missing, on_table, relations, view};
 use crate::store::collections::{Catalogue, Collection};
 use crate::store::error::StoreError;
 use crate::store::ids;
@@ -16,14 +16,12 @@ pub fn update(
     catalogue: &Catalogue,
     collection: &Collection,
     id: &str,
-    body: &Map<String, Value>,
+    body: &Body,
     secrets: &Secrets,
 ) -> Result<Value, StoreError> {
     collection.check_writable()?;
-    let old = if modifiers::any(collection, body) { view(conn, collection, id)? } else { Value::Null };
-    let none = Map::new();
-    let body = modifiers::resolve(collection, old.as_object().unwrap_or(&none), body)?;
-    let record = check(collection, &body, true, secrets)?;
+    body.check_resolved()?;
+    let record = check(collection, body.sender, &body.values, true, secrets)?;
     if record.id.as_ref().is_some_and(|wanted| wanted != id) {
         return Err(StoreError::field("id", "validation_append_only", "a record's id cannot change"));
     }

@@ -40,7 +40,9 @@ fn collection() -> Collection {
 }
 
 fn resolved(old: Option<Value>, body: Value, uploads: &[Upload]) -> Result<Resolved, StoreError> {
-    resolve(&collection(), old.as_ref(), body.as_object().unwrap(), uploads)
+    let mut resolved = resolve(&collection(), Sender::Admin, old.as_ref(), body.as_object().unwrap(), uploads);
+    let errors = std::mem::take(&mut resolved.errors);
+    if errors.is_empty() { Ok(resolved) } else { Err(StoreError::Fields(errors)) }
 }
 
 fn code(refused: Result<Resolved, StoreError>) -> (String, &'static str) {
