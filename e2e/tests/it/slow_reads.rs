@@ -53,9 +53,7 @@ fn while_endless_reads_run_replicas_and_logins_are_answered_and_other_reads_are_
         let reply = read.join().expect("a thread that only asks")?;
         ensure!(reply.status == 503 && reply.header("retry-after").is_some(), "{reply:?}");
     }
-    eventually("reads of records go on", Duration::from_secs(30), || {
-        Ok(admin.get(&records("posts"))?.status == 200)
-    })
+    eventually("reads of records go on", Duration::from_secs(30), || Ok(admin.get(&records("posts"))?.status == 200))
 }
 
 #[test]

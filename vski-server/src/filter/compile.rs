@@ -85,7 +85,14 @@ pub(super) struct Compiler<'a, 's> {
 
 impl<'a, 's> Compiler<'a, 's> {
     pub(super) fn new(scope: &'s Scope<'a>, text: &'s str) -> Self {
-        Self { scope, text, now_ms: jiff::Timestamp::now().as_millisecond(), aliases: Cell::new(0), relations: Cell::new(0), at: Cell::new(0) }
+        Self {
+            scope,
+            text,
+            now_ms: jiff::Timestamp::now().as_millisecond(),
+            aliases: Cell::new(0),
+            relations: Cell::new(0),
+            at: Cell::new(0),
+        }
     }
 
     fn expr(&self, expr: &Expr, bound: &Bound) -> Result<Condition, FilterError> {

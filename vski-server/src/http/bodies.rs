@@ -28,9 +28,10 @@ const REST_WAIT: Duration = Duration::from_secs(1);
 
 /// Refuses a body that says of itself that it is larger than any that this node takes.
 pub async fn fits(State(app): State<App>, request: Request, next: Next) -> Response {
-    let (limit, setting) = match is_form(&request) {
-        true => (app.limits.upload(), "MAX_UPLOAD_BYTES"),
-        false => (app.limits.body(), "MAX_BODY_BYTES"),
+    let (limit, setting) = if is_form(&request) {
+        (app.limits.upload(), "MAX_UPLOAD_BYTES")
+    } else {
+        (app.limits.body(), "MAX_BODY_BYTES")
     };
     if content_length(&request).is_some_and(|length| length > limit as u64) {
         let message = format!("the request body is larger than this server takes ({setting}): send less at once");

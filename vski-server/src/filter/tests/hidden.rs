@@ -103,7 +103,8 @@ fn a_users_filter_does_not_know_what_is_hidden_of_the_user() {
         assert!(error.message.contains("users has no field"), "{error}");
         assert_eq!(error.column, "@request.auth.".len() + 1, "{error}");
     }
-    for filter in ["@request.auth.id = 'u1'", "@request.auth.collectionName = 'users'", "@request.auth.team.level = 1"] {
+    for filter in ["@request.auth.id = 'u1'", "@request.auth.collectionName = 'users'", "@request.auth.team.level = 1"]
+    {
         assert_ne!(world.find("posts", filter, false), "", "{filter}");
     }
 }

@@ -134,7 +134,9 @@ async fn login(
     let found = checked.await?.ok_or_else(|| ApiError::bad_request("Failed to authenticate."))?;
     attempt.succeeded();
     let wanted = shape.clone();
-    let session = session_reader(&app, reader, &shape).read(move |conn| session(conn, request, &collection, &found, &db, &wanted)).await?;
+    let session = session_reader(&app, reader, &shape)
+        .read(move |conn| session(conn, request, &collection, &found, &db, &wanted))
+        .await?;
     Ok(session.answer(&app, &shape))
 }
 

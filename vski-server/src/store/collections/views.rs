@@ -29,7 +29,7 @@ pub struct Scratch<'a> {
 impl<'a> Scratch<'a> {
     /// The tables of these collections; views among them are left out, since a view cannot read another.
     pub fn new(collections: impl Iterator<Item = &'a Collection>) -> Result<Self, StoreError> {
-        let conn = Connection::open_in_memory()?;
+        let mut conn = Connection::open_in_memory()?;
         conn.authorizer(Some(|context: AuthContext<'_>| match context.action {
             AuthAction::Function { function_name } if is_refused(function_name) => Authorization::Deny,
             _ => Authorization::Allow,
@@ -210,7 +210,7 @@ mod tests {
             ("SELECT id FROM posts WHERE n = ?", "parameters"),
             ("SELECT id FROM posts) UNION SELECT (1", "cannot be used"),
             ("SELECT id, load_extension('x') AS n FROM posts", "load_extension"),
-            ("SELECT id, hex(ZeroBlob(900000000)) AS n FROM posts", "zeroblob"),
+            ("SELECT id, hex(zeroblob(900000000)) AS n FROM posts", "zeroblob"),
             ("SELECT id, printf('%900000000d', 1) AS n FROM posts", "printf"),
             ("SELECT row_number() OVER () AS id, n FROM posts", "as a text"),
         ] {
