@@ -69,7 +69,7 @@ impl PartialEq for Place {
 /// What may stand on a side.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
-    /// A quoted text; it never ends in a backslash, which the grammar cannot say.
+    /// A quoted text.
     Text(String),
     /// A whole number of 64 bits.
     Integer(i64),
@@ -231,6 +231,7 @@ impl fmt::Display for Operator {
 impl fmt::Display for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Text(text) if text.ends_with('\\') => write!(f, "`{}`", text.replace('`', "``")),
             Self::Text(text) => write!(f, "'{}'", text.replace('\'', "\\'")),
             Self::Integer(number) => number.fmt(f),
             Self::Real(number) => write!(f, "{number:?}"),

@@ -39,13 +39,6 @@ pub fn compile(expr: &Expr, text: &str, scope: &Scope<'_>) -> Result<Condition, 
     Compiler::new(scope, text).expr(expr, &Bound::default())
 }
 
-/// Whether a rule makes sense for a collection; nothing is known of the request yet.
-pub fn check(text: &str, catalogue: &Catalogue, collection: &Collection) -> Result<(), FilterError> {
-    let request = RequestInfo::new(crate::store::requester::Requester::Guest, "GET");
-    let scope = Scope { catalogue, collection, request: &request, trusted: true, alias: "r" };
-    compile(&parse(text)?, text, &scope).map(drop)
-}
-
 /// Whether the requester sees an auth record's address: it is visible to all, or their own, or they manage the record.
 pub fn shows_email(scope: &Scope<'_>, collection: &Collection, alias: &str) -> Condition {
     if scope.request.requester.is_admin() {
@@ -367,7 +360,7 @@ fn exists(joins: &Condition, condition: &Condition) -> Condition {
 }
 
 /// Where in a path's text one of its names begins, in bytes.
-fn segment_offset(path: &Path, segment: usize) -> usize {
+pub(super) fn segment_offset(path: &Path, segment: usize) -> usize {
     let root = match &path.root {
         Root::Record => 0,
         Root::Request => "@request.".len(),

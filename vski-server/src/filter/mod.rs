@@ -34,18 +34,22 @@ mod compare;
 /// Tree to SQL.
 mod compile;
 
+/// What a rule may speak of when it is stored.
+mod stored;
+
 /// The order of a list.
 mod sort;
 
 #[cfg(test)]
 mod tests;
 
-pub use compile::{Scope, check, compile, rule, shows_email};
-pub use parse::parse;
+pub use compile::{Scope, compile, rule, shows_email};
+pub use parse::{parse, parse_sent};
 pub use paths::back_relation;
 pub use request::RequestInfo;
 pub use sort::order_by;
 pub use sql::Condition;
+pub use stored::check;
 
 /// Bytes of a filter.
 pub const MAX_FILTER_BYTES: usize = 16 << 10;

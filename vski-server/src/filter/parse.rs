@@ -2,12 +2,18 @@
 //!
 //! `&&` binds more tightly than `||`; `AND` and `OR` say the same in any case. A text stands in either quote; a backslash
 //! before that quote makes it part of the text, and any other backslash is itself. That is what PocketBase's clients
-//! count on when they put a value into a filter: no value can end its text early.
+//! count on when they put a value into a filter.
+//!
+//! They escape quotes and no backslashes, so that a value that ends in one takes the quote behind it into its text, and the
+//! next value would stand in the open. Whatever it says there, one quote remains that opens a text without an end, unless a
+//! comment hides it: therefore a comment in what a request sends has no quotes. Rules, which are not made of values, may.
+//!
+//! A text in backticks has no escapes but a doubled backtick, and is how a text is written that ends in a backslash.
 
 use winnow::ascii::{Caseless, digit1, multispace1};
 use winnow::combinator::{alt, cut_err, delimited, eof, not, opt, peek, preceded, repeat, separated, terminated};
 use winnow::error::{AddContext, ErrMode, ParserError};
-use winnow::stream::{LocatingSlice, Location, Stream};
+use winnow::stream::{LocatingSlice, Location, Stateful, Stream};
 use winnow::token::{any, literal, none_of, take_till, take_while};
 use winnow::{ModalParser, ModalResult, Parser};
 
@@ -16,17 +22,36 @@ use super::ast::{
 };
 use super::{FilterError, MAX_COMPARISONS, MAX_DEPTH, MAX_FILTER_BYTES, MAX_PATH_SEGMENTS};
 
-type Input<'a> = LocatingSlice<&'a str>;
+type Input<'a> = Stateful<LocatingSlice<&'a str>, Origin>;
 type Parsed<T> = ModalResult<T, Expected>;
 
-/// Parses a filter that is not empty.
+/// Whose text it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Origin {
+    /// A rule, as an admin wrote it.
+    Rule,
+    /// A request, which a client may have put together from values.
+    Request,
+}
+
+/// Parses a rule that is not empty.
 pub fn parse(text: &str) -> Result<Expr, FilterError> {
+    parsed(text, Origin::Rule)
+}
+
+/// Parses a filter that a request sent, and that is not empty.
+pub fn parse_sent(text: &str) -> Result<Expr, FilterError> {
+    parsed(text, Origin::Request)
+}
+
+fn parsed(text: &str, state: Origin) -> Result<Expr, FilterError> {
     if text.len() > MAX_FILTER_BYTES {
         let message = format!("a filter has at most {MAX_FILTER_BYTES} bytes, and this one has {}", text.len());
         return Err(FilterError { column: 1, message });
     }
     let end = cut_err(eof).context("&& or || or the end of the filter");
-    let parsed = delimited(space, |input: &mut Input<'_>| any_of(input, 0), end).parse(LocatingSlice::new(text));
+    let input = Stateful { input: LocatingSlice::new(text), state };
+    let parsed = delimited(space, |input: &mut Input<'_>| any_of(input, 0), end).parse(input);
     let expr = parsed.map_err(|error| {
         let Expected { at, what } = error.into_inner();
         let found = match text[at..].chars().next() {
@@ -96,8 +121,16 @@ fn count(expr: &Expr) -> usize {
 
 /// White space and `// comments` that end with their line.
 fn space(input: &mut Input<'_>) -> Parsed<()> {
-    let comment = ("//", take_till(0.., '\n')).void();
     repeat(0.., alt((multispace1.void(), comment))).parse_next(input)
+}
+
+fn comment(input: &mut Input<'_>) -> Parsed<()> {
+    let at = input.current_token_start();
+    let text: &str = preceded("//", take_till(0.., '\n')).parse_next(input)?;
+    if input.state == Origin::Request && text.contains(['\'', '"']) {
+        return refuse(at, "a comment in a request's filter must not have quotes: leave it out".to_owned());
+    }
+    Ok(())
 }
 
 fn any_of(input: &mut Input<'_>, depth: usize) -> Parsed<Expr> {
@@ -152,7 +185,7 @@ fn operator(input: &mut Input<'_>) -> Parsed<(bool, Operator)> {
 fn operand(input: &mut Input<'_>) -> Parsed<Operand> {
     let place = Place(input.current_token_start());
     let value = match peek(any).parse_next(input)? {
-        '\'' | '"' => text.parse_next(input)?,
+        '\'' | '"' | '`' => text.parse_next(input)?,
         '@' => special.parse_next(input)?,
         '-' | '0'..='9' => number.parse_next(input)?,
         _ => word.parse_next(input)?,
@@ -163,7 +196,8 @@ fn operand(input: &mut Input<'_>) -> Parsed<Operand> {
 fn text(input: &mut Input<'_>) -> Parsed<Value> {
     let at = input.current_token_start();
     let quote = any.parse_next(input)?;
-    let escaped = preceded('\\', literal(quote)).value(quote);
+    let escape = if quote == '`' { '`' } else { '\\' };
+    let escaped = preceded(escape, literal(quote)).value(quote);
     let mut characters = repeat(0.., alt((escaped, none_of(quote))));
     let text: String = characters.parse_next(input)?;
     if opt(quote).parse_next(input)?.is_none() {

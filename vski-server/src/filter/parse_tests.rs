@@ -48,6 +48,9 @@ fn values_are_read_as_what_they_are() {
         // As a client writes the value \' || 1=1: the text does not end early.
         (r"'\\' || 1=1'", Value::Text(r"\' || 1=1".into())),
         ("''", Value::Text(String::new())),
+        (r"`C:\`", Value::Text("C:\\".into())),
+        (r"`it's ``so``\`", Value::Text(r"it's `so`\".into())),
+        ("``", Value::Text(String::new())),
         ("'// no comment'", Value::Text("// no comment".into())),
         ("12", Value::Integer(12)),
         ("-12", Value::Integer(-12)),
@@ -63,6 +66,25 @@ fn values_are_read_as_what_they_are() {
     ] {
         assert_eq!(value(text), wanted, "{text}");
     }
+}
+
+#[test]
+fn no_values_of_a_client_that_escapes_quotes_can_end_their_texts_and_say_more() {
+    let filter = |values: [&str; 2]| {
+        let [one, two] = values.map(|value| value.replace('\'', "\\'"));
+        format!("a = '{one}' && b = '{two}'")
+    };
+    for second in
+        [" || 1=1 //", " || 1=1 //\n", " || 'x' != '", " || 1=1 || `", " || 1=1 || \"", " || a = \\", "||1=1||a=`` //"]
+    {
+        for first in ["\\", "x\\", "\\\\", "\\'\\"] {
+            let text = filter([first, second]);
+            assert!(parse_sent(&text).is_err(), "{text}");
+        }
+    }
+    assert!(parse_sent("a = 1 // what the author's own are").is_err());
+    assert!(parse("a = 1 // what the author's own are").is_ok());
+    assert!(parse_sent("a = 'http://x' // no quotes").is_ok());
 }
 
 #[test]
@@ -144,7 +166,7 @@ fn paths() -> impl Strategy<Value = Path> {
 }
 
 fn operands() -> impl Strategy<Value = Operand> {
-    let text = any::<String>().prop_map(|text| Value::Text(text.trim_end_matches('\\').to_owned()));
+    let text = prop_oneof![any::<String>(), "[`'\"\\\\a]{0,6}"].prop_map(Value::Text);
     let reals = any::<f64>().prop_filter("finite", |real| real.is_finite());
     let value = prop_oneof![
         text,
@@ -194,7 +216,8 @@ proptest! {
     }
 }
 
-const PIECES: [&str; 30] = [
+const PIECES: [&str; 31] = [
+    "`",
     "a",
     "b.c",
     " ",

@@ -90,7 +90,11 @@ fn through_request<'a>(scope: &Scope<'a>, path: &Path) -> Result<Option<Resolved
     };
     let key = format!("@request.{}", path.segments[..from].join("."));
     let start = vec![Step { key, join: Join::Ids(collection, ids.to_string()) }];
-    follow(scope, collection, &path.segments, from, path.modifier, start).map(Some)
+    match follow(scope, collection, &path.segments, from, path.modifier, start) {
+        // A rule may mean a field that another auth collection's records have.
+        Err(_) if scope.trusted && first == "auth" => Ok(Some(constant(Sql::Null, Kind::Loose))),
+        followed => followed.map(Some),
+    }
 }
 
 fn changed<'a>(scope: &Scope<'a>, path: &Path, found: &Found) -> Result<Resolved<'a>, Lost> {

@@ -75,7 +75,7 @@ async fn batch(
     let BatchBody { value, uploads, bytes } = body;
     let database = master.database(&db)?;
     let most = usize::try_from(app.limits.batch_requests).unwrap_or(usize::MAX);
-    let parsed = actions(&request, value, most).and_then(|made| Ok((places(&uploads, made.len())?, made)));
+    let parsed = actions(&request, &db, value, most).and_then(|made| Ok((places(&uploads, made.len())?, made)));
     let mut actions = match parsed {
         Ok((places, made)) => with_files(made, uploads, places),
         Err(refusal) => {
@@ -128,14 +128,15 @@ fn answers(records: Vec<Option<Value>>) -> Value {
 }
 
 /// What the requests ask for.
-fn actions(whole: &RequestInfo, value: Value, most: usize) -> Result<Vec<Action>, ApiError> {
+fn actions(whole: &RequestInfo, db: &str, value: Value, most: usize) -> Result<Vec<Action>, ApiError> {
     let Requests { requests } = serde_json::from_value(value)
         .map_err(|error| ApiError::bad_request(format!("send {{requests: [{{method, url, body}}]}}: {error}")))?;
     if requests.is_empty() || requests.len() > most {
         let message = format!("a batch has 1 to {most} requests, and this one has {}", requests.len());
         return Err(ApiError::bad_request(message));
     }
-    let one = |(at, request)| action(whole, request).map_err(|error| StoreError::Batch { at, error: Box::new(error) });
+    let one =
+        |(at, request)| action(whole, db, request).map_err(|error| StoreError::Batch { at, error: Box::new(error) });
     Ok(requests.into_iter().enumerate().map(one).collect::<Result<_, _>>()?)
 }
 
@@ -173,12 +174,19 @@ fn place(key: &str) -> Option<(usize, String)> {
 }
 
 /// What one request asks for, in the name of whoever sent the batch.
-fn action(whole: &RequestInfo, request: Single) -> Result<Action, StoreError> {
+fn action(whole: &RequestInfo, db: &str, request: Single) -> Result<Action, StoreError> {
     let Single { method, url, body } = request;
     let refused = |message: String| StoreError::Invalid(message);
     let uri: Uri = url.parse().map_err(|error| refused(format!("{url:?} is no address: {error}")))?;
     let query: Result<Query<BTreeMap<String, String>>, _> = Query::try_from_uri(&uri);
     let Query(query) = query.map_err(|rejection| refused(rejection.body_text()))?;
+    if uri.authority().is_some() {
+        return Err(refused(format!("{url:?} names a host: a batch's requests are paths, as /api/collections/…")));
+    }
+    if let Some(other) = query.get("db").filter(|other| *other != db) {
+        let message = format!("{url:?} is about database {other}, and the batch about {db}: send one batch for each");
+        return Err(refused(message));
+    }
     let path = uri.path();
     let segments: Vec<&str> = path.trim_matches('/').split('/').collect();
     let (collection, id) = match segments[..] {
@@ -212,12 +220,13 @@ mod tests {
     fn parsed(method: &str, url: &str) -> Option<Verb> {
         let whole = RequestInfo::new(Requester::Guest, "POST");
         let single = Single { method: method.to_owned(), url: url.to_owned(), body: None };
-        action(&whole, single).map(|action| action.verb).ok()
+        action(&whole, "default", single).map(|action| action.verb).ok()
     }
 
     #[test]
     fn only_changes_of_records_can_be_part_of_a_batch() {
         assert_eq!(parsed("post", "/api/collections/posts/records?expand=a"), Some(Verb::Create));
+        assert_eq!(parsed("POST", "/api/collections/posts/records?db=default"), Some(Verb::Create));
         assert_eq!(parsed("PUT", "/api/collections/posts/records"), Some(Verb::Upsert));
         assert_eq!(parsed("PATCH", "/api/collections/posts/records/abc"), Some(Verb::Update("abc".into())));
         assert_eq!(parsed("DELETE", "/api/collections/posts/records/abc"), Some(Verb::Delete("abc".into())));
@@ -228,6 +237,10 @@ mod tests {
             ("POST", "/api/collections"),
             ("POST", "/api/sql"),
             ("POST", ""),
+            ("POST", "http://x/api/collections/posts/records"),
+            ("POST", "//x/api/collections/posts/records"),
+            ("POST", "/api/collections/posts/records?db=other"),
+            ("POST", "/api/collections/posts/records?db="),
         ] {
             assert!(parsed(method, url).is_none(), "{method} {url}");
         }

@@ -81,8 +81,8 @@ async fn list(
 ) -> Result<Json<Value>, ApiError> {
     caller.require_admin()?;
     let shape = Shape::parse(None, params.fields.as_deref())?;
-    let catalogue = app.reader(&db)?.read(Catalogue::load).await?;
-    let found = listing::select(&catalogue, &params.filter, &params.sort)?;
+    let (filter, sort) = (params.filter, params.sort);
+    let found = app.reader(&db)?.read(move |conn| listing::select(conn, &filter, &sort)).await?;
     let positive = |number: Option<i64>| number.and_then(|number| usize::try_from(number).ok()).filter(|n| *n > 0);
     let page = positive(params.page).unwrap_or(1);
     let per_page = positive(params.per_page).unwrap_or(usize::try_from(records::DEFAULT_PER_PAGE).unwrap_or(30));

@@ -17,6 +17,7 @@ pub use super::auth::caller::Caller;
 use super::error::ApiError;
 use crate::app::App;
 use crate::replication::replicas::Calling;
+use crate::store::error::StoreError;
 
 /// The database a request is about: `?db=`, else `X-DBName`, else `default`.
 pub struct DbName(pub String);
@@ -143,10 +144,17 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
         let bytes = RawBody::from_request(request, state).await?.0;
         check_keys(&bytes)?;
-        let value = serde_json::from_slice(&bytes).map_err(|error| {
-            ApiError::bad_request(format!("the request body is not the JSON expected here: {error}"))
-        })?;
+        let value = serde_json::from_slice(&bytes).map_err(|error| wrong_json(&error))?;
         Ok(Self { value, bytes: bytes.len() })
+    }
+}
+
+/// A missing key is told under its name, as a blank value is.
+fn wrong_json(error: &serde_json::Error) -> ApiError {
+    let text = error.to_string();
+    match text.strip_prefix("missing field `").and_then(|rest| rest.split_once('`')) {
+        Some((field, _)) => StoreError::field(field, "validation_required", "is missing").into(),
+        None => ApiError::bad_request(format!("the request body is not the JSON expected here: {text}")),
     }
 }
 
@@ -196,5 +204,26 @@ fn reason_label(reason: TokenError) -> &'static str {
         TokenError::Expired => "expired",
         TokenError::Signature => "signature",
         TokenError::Malformed => "malformed",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, Deserialize)]
+    #[allow(dead_code, reason = "only whether it can be read matters")]
+    struct Login {
+        email: String,
+        password: String,
+    }
+
+    #[test]
+    fn a_missing_key_is_told_under_its_name() {
+        let wrong = |body: &str| wrong_json(&serde_json::from_str::<Login>(body).unwrap_err());
+        let missing = wrong(r#"{"email": "a@b"}"#);
+        assert_eq!(missing.status, StatusCode::BAD_REQUEST);
+        assert_eq!(missing.data["password"]["code"], "validation_required");
+        assert!(wrong("[5]").data.is_empty() && wrong("{").data.is_empty());
     }
 }

@@ -31,6 +31,7 @@ use super::auth::caller::Caller;
 use super::error::ApiError;
 use super::extract::{DbName, Params};
 use super::openapi::shapes::{Binary, Error, FileToken};
+use super::range;
 use super::state::MasterState;
 use crate::app::{App, Databases};
 use crate::config::Fallback;
@@ -206,6 +207,11 @@ pub async fn send(
     // A range of other bytes than these, which the caller has begun with.
     if request.headers().get(IF_RANGE).is_some_and(|value| *value != etag) {
         request.headers_mut().remove(RANGE);
+    }
+    if let Some(asked) = request.headers_mut().remove(RANGE)
+        && let Some(asked) = range::answered(&asked, row.size)
+    {
+        request.headers_mut().insert(RANGE, asked);
     }
     // By tag only: the times of files are no content.
     [IF_MODIFIED_SINCE, IF_UNMODIFIED_SINCE].iter().for_each(|name| _ = request.headers_mut().remove(name));

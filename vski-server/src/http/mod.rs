@@ -22,6 +22,9 @@ mod batch;
 /// Uploaded files, for those who may see their record.
 mod files;
 
+/// Which bytes of a file are asked for.
+mod range;
+
 /// Uploaded files, for replicas.
 mod peer_files;
 

@@ -9,7 +9,7 @@ use vski_replication::entry::Kind;
 use vski_replication::{changelog, connection};
 use vski_server::metrics::Metrics;
 use vski_server::store::collections::change::{self, Edit};
-use vski_server::store::collections::{Catalogue, Collection, Wanted};
+use vski_server::store::collections::{Catalogue, Collection, Wanted, listing};
 use vski_server::store::error::StoreError;
 use vski_server::store::master::Master;
 use vski_server::store::records::{self, Body, Secrets, Sender};
@@ -338,4 +338,37 @@ async fn a_database_of_the_first_release_is_upgraded_by_an_entry_that_replicas_f
     assert_eq!(again[0].table, "posts_2");
     drop(writer);
     master.close();
+}
+
+#[tokio::test]
+async fn collections_are_listed_by_what_filters_can_say() {
+    let store = Store::new();
+    for name in ["posts", "authors", "post_tags", "gone"] {
+        create(&store, json!({"name": name})).await.unwrap();
+    }
+    edit(&store, Edit::Delete("gone".into())).await.unwrap();
+    let reader = store.master.reader("default").unwrap();
+    let names = async |filter: &'static str, sort: &'static str| {
+        let found = reader.read(move |conn| listing::select(conn, filter, sort)).await?;
+        Ok::<_, StoreError>(found.into_iter().map(|collection| collection.name).collect::<Vec<_>>())
+    };
+    assert_eq!(names("", "").await.unwrap(), ["authors", "post_tags", "posts"]);
+    assert_eq!(names("", "-name").await.unwrap(), ["posts", "post_tags", "authors"]);
+    assert_eq!(names("name = \"posts\" || name = 'authors'", "").await.unwrap(), ["authors", "posts"]);
+    assert_eq!(names("(name~'POST' && name != 'posts')", "").await.unwrap(), ["post_tags"]);
+    assert_eq!(names("name !~ 'post%' && type = 'base' && created > '2000'", "").await.unwrap(), ["authors"]);
+    for (filter, sort) in [("x = 'y'", ""), ("name", ""), ("fields ~ 'a'", ""), ("", "fields"), ("(", "")] {
+        assert!(names(filter, sort).await.is_err(), "{filter} {sort}");
+    }
+}
+
+#[tokio::test]
+async fn no_collections_name_is_anothers_id() {
+    let store = Store::new();
+    create(&store, json!({"name": "posts", "id": "Abc"})).await.unwrap();
+    let named = refused(create(&store, json!({"name": "aBC"})).await);
+    assert!(named.contains("name validation_not_unique is the id of the collection posts"), "{named}");
+    let identified = refused(create(&store, json!({"name": "tags", "id": "Posts"})).await);
+    assert!(identified.contains("id validation_not_unique is the name of the collection posts"), "{identified}");
+    create(&store, json!({"name": "own", "id": "own"})).await.unwrap();
 }

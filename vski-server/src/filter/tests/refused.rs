@@ -42,6 +42,52 @@ fn an_unknown_name_or_a_type_clash_is_pointed_at() {
 }
 
 #[test]
+fn a_stored_rule_speaks_of_fields_that_a_caller_or_a_body_can_have() {
+    let world = World::new();
+    let check = |rule: &str, changes| {
+        crate::filter::check(rule, &world.catalogue, world.catalogue.find("posts").unwrap(), changes)
+    };
+    for rule in [
+        "@request.auth.id != ''",
+        "@request.auth.name = 'x' && @request.auth.collectionName = 'users'",
+        "@request.auth.verified = true",
+        "@request.auth.team.level > 1",
+        "@request.auth.posts_via_author.title ?= 'x'",
+        "@request.body.title:isset = false && @request.body.author.name = 'x'",
+        "@request.body.id = ''",
+        "@request.body.data.x = 1",
+    ] {
+        check(rule, true).unwrap_or_else(|error| panic!("{rule}: {error}"));
+    }
+    for (rule, column) in [
+        ("@request.auth.nope = ''", 15),
+        ("views = 1 || @request.auth.nope != ''", 28),
+        ("@request.auth.tokenKey = ''", 15),
+        ("@request.auth.team.nope = ''", 20),
+        ("@request.auth.nope_via_author.id = ''", 15),
+        ("@request.body.nope = ''", 15),
+        ("title = @request.data.nope", 23),
+    ] {
+        assert_eq!(check(rule, true).expect_err(rule).column, column, "{rule}");
+    }
+    check("@request.body.nope = ''", false).unwrap();
+}
+
+#[test]
+fn a_field_that_the_callers_collection_lacks_is_null_in_a_rule() {
+    let world = World::new().asked_by_ann();
+    for rule in [
+        "@request.auth.nope = ''",
+        "@request.auth.nope.x = null",
+        "@request.auth.name.x = ''",
+        "@request.auth.team.nope = null",
+        "@request.auth.nope_via_author.id = ''",
+    ] {
+        assert_eq!(world.posts(rule), "p1 p2 p3 p4", "{rule}");
+    }
+}
+
+#[test]
 fn a_path_follows_so_many_relations_and_no_more() {
     let world = World::new();
     let there_and_back = "author.posts_via_author.author.posts_via_author.author.posts_via_author";

@@ -22,11 +22,12 @@ use crate::http::openapi::at;
 use crate::http::openapi::shapes::{AdminPage, AdminRecord, AdminSession};
 use crate::http::position::Positioned;
 use crate::http::state::MasterState;
-use crate::store::auth::admins::{self, Admin};
+use crate::store::auth::admins::{self, Admin, Wanted};
 use crate::store::auth::check_email;
 use crate::store::error::StoreError;
 use crate::store::master::Master;
 use crate::store::passwords;
+use crate::store::query::Shape;
 use crate::store::records::{DEFAULT_PER_PAGE, MAX_PER_PAGE};
 use crate::store::request::Written;
 
@@ -99,6 +100,22 @@ struct Changes {
 struct Page {
     page: Option<u64>,
     per_page: Option<u64>,
+    #[serde(default)]
+    filter: String,
+    #[serde(default)]
+    sort: String,
+    expand: Option<String>,
+    fields: Option<String>,
+}
+
+impl Page {
+    /// Admins have no relations.
+    fn shape(&self) -> Result<Shape, ApiError> {
+        match self.expand.as_deref().map(str::trim) {
+            None | Some("") => Ok(Shape::parse(None, self.fields.as_deref())?),
+            Some(_) => Err(ApiError::bad_request("expand: admins have no relations: leave it out")),
+        }
+    }
 }
 
 /// Logs an admin in.
@@ -149,9 +166,11 @@ async fn list(State(app): State<App>, caller: Caller, Params(page): Params<Page>
     caller.require_admin()?;
     let (number, per_page) = (page.page.unwrap_or(1).max(1), page.per_page.unwrap_or(DEFAULT_PER_PAGE));
     let per_page = per_page.clamp(1, MAX_PER_PAGE);
+    let shape = page.shape()?;
+    let wanted = Wanted { filter: page.filter, sort: page.sort };
     let reader = app.reader(names::DEFAULT_DATABASE)?;
-    let (found, total) = reader.read(move |conn| admins::list(conn, number, per_page)).await?;
-    let items: Vec<Value> = found.iter().map(record).collect();
+    let (found, total) = reader.read(move |conn| admins::list(conn, &wanted, number, per_page)).await?;
+    let items: Vec<Value> = found.iter().map(|admin| shape.project(record(admin))).collect();
     let pages = total.div_ceil(per_page);
     Ok(Json(json!({
         "page": number, "perPage": per_page, "totalItems": total, "totalPages": pages, "items": items,

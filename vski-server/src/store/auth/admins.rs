@@ -3,11 +3,15 @@
 //! A login writes nothing. A token carries a digest of the admin's token key; a new password makes a new key, which
 //! ends all older tokens.
 
+use std::sync::LazyLock;
+
 use rusqlite::{Connection, OptionalExtension, Row};
 use serde::Serialize;
 
 use super::{check_email, new_token_key, token_digest};
+use crate::store::collections::Collection;
 use crate::store::error::StoreError;
+use crate::store::query::own;
 use crate::store::{ids, passwords};
 
 /// The statements that make the table of a new default database.
@@ -89,13 +93,26 @@ pub fn by_id(conn: &Connection, id: &str) -> Result<Option<Admin>, StoreError> {
     find(conn, "id = ?1", id)
 }
 
-/// A page of admins, the oldest first, and how many there are.
-pub fn list(conn: &Connection, page: u64, per_page: u64) -> Result<(Vec<Admin>, u64), StoreError> {
-    let total: i64 = conn.query_row("SELECT count(*) FROM _superusers", [], |row| row.get(0))?;
-    let mut statement = conn.prepare_cached(&format!("{SELECT} ORDER BY created, id LIMIT ?1 OFFSET ?2"))?;
-    let bounds = [per_page, (page - 1).saturating_mul(per_page)].map(|n| i64::try_from(n).unwrap_or(i64::MAX));
-    let admins = statement.query_map(bounds, from_row)?.collect::<Result<_, _>>()?;
-    Ok((admins, u64::try_from(total).unwrap_or(0)))
+/// What a list of admins can be asked for: never their secrets.
+static TABLE: LazyLock<Collection> = LazyLock::new(|| own::table("_superusers", &["email"]));
+
+/// Which admins are wanted, and in which order: as with records, the oldest first if `sort` is blank.
+#[derive(Clone, Debug, Default)]
+pub struct Wanted {
+    /// A filter of `id`, `email`, `created` and `updated`.
+    pub filter: String,
+    /// Keys of the same.
+    pub sort: String,
+}
+
+/// A page of admins, and how many there are in all.
+pub fn list(conn: &Connection, wanted: &Wanted, page: u64, per_page: u64) -> Result<(Vec<Admin>, u64), StoreError> {
+    let sort = if wanted.sort.trim().is_empty() { "created" } else { &wanted.sort };
+    let found = own::select(conn, &TABLE, &wanted.filter, sort)?;
+    let bound = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
+    let page = found.iter().skip(bound((page - 1).saturating_mul(per_page))).take(bound(per_page));
+    let admins = page.map(|id| view(conn, id)).collect::<Result<_, _>>()?;
+    Ok((admins, u64::try_from(found.len()).unwrap_or(u64::MAX)))
 }
 
 /// The admin with this id; the error is the answer to whoever asked for it.
@@ -126,7 +143,8 @@ pub fn update(
 /// Removes an admin, but never the last: nobody could log in any more.
 pub fn delete(conn: &Connection, id: &str) -> Result<(), StoreError> {
     view(conn, id)?;
-    if list(conn, 1, 1)?.1 <= 1 {
+    let count: i64 = conn.query_row("SELECT count(*) FROM _superusers", [], |row| row.get(0))?;
+    if count <= 1 {
         return Err(StoreError::Invalid("this is the last admin: make another one first".to_owned()));
     }
     conn.prepare_cached("DELETE FROM _superusers WHERE id = ?1")?.execute([id])?;
@@ -205,10 +223,34 @@ mod tests {
         assert!(matches!(create(&conn, "ANN@x", "h"), Err(StoreError::Fields(_))));
         let bob = create(&conn, "bob@x", "h").unwrap();
         assert!(matches!(update(&conn, &bob.id, Some("Ann@x"), None), Err(StoreError::Fields(_))));
-        assert_eq!(list(&conn, 2, 1).unwrap(), (vec![bob.clone()], 2));
+        assert_eq!(list(&conn, &Wanted::default(), 2, 1).unwrap(), (vec![bob.clone()], 2));
         delete(&conn, &ann.id).unwrap();
         assert!(matches!(delete(&conn, &ann.id), Err(StoreError::NotFound(_))));
         assert!(matches!(delete(&conn, &bob.id), Err(StoreError::Invalid(_))));
+    }
+
+    #[test]
+    fn admins_are_found_and_sorted_by_what_may_be_known_of_them() {
+        let conn = database();
+        for email in ["bob@x", "ann@x", "cid@y"] {
+            create(&conn, email, "h").unwrap();
+        }
+        let found = |filter: &str, sort: &str| {
+            let wanted = Wanted { filter: filter.into(), sort: sort.into() };
+            list(&conn, &wanted, 1, 9).map(|(found, _)| found.into_iter().map(|admin| admin.email).collect::<Vec<_>>())
+        };
+        assert_eq!(found("", "-email").unwrap(), ["cid@y", "bob@x", "ann@x"]);
+        assert_eq!(found("email ~ '@x'", "email").unwrap(), ["ann@x", "bob@x"]);
+        assert_eq!(found("email = 'cid@y' || email = 'ann@x'", "email").unwrap(), ["ann@x", "cid@y"]);
+        for (filter, sort) in [
+            ("tokenKey != ''", ""),
+            ("passwordHash ~ 'h'", ""),
+            ("email = ", ""),
+            ("", "tokenKey"),
+            ("@collection._superusers.id != ''", ""),
+        ] {
+            assert!(found(filter, sort).is_err(), "{filter} {sort}");
+        }
     }
 
     #[test]

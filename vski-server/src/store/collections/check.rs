@@ -92,11 +92,16 @@ pub fn is_identifier(name: &str) -> bool {
         && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
 
+/// Rules about a body that makes or changes a record.
+const CHANGES: [&str; 2] = ["createRule", "updateRule"];
+
 /// Checks the filters among the rules, against the catalogue as it will be.
 pub fn rules(catalogue: &Catalogue, collection: &Collection) -> Result<(), StoreError> {
     let filters = super::rules::NAMES.iter().zip(collection.rules.all());
     let filters = filters.filter_map(|(name, rule)| Some((name, rule.as_deref().filter(|text| !text.is_empty())?)));
-    let refused = filters.filter_map(|(name, text)| Some((name, filter::check(text, catalogue, collection).err()?)));
+    let refused = filters.filter_map(|(name, text)| {
+        Some((name, filter::check(text, catalogue, collection, CHANGES.contains(name)).err()?))
+    });
     let errors: Vec<_> = refused
         .map(|(name, error)| FieldError {
             field: (*name).to_owned(),

@@ -86,6 +86,14 @@ impl Draft {
         let kind = wanted.kind.unwrap_or_default();
         let id = wanted.id.clone().unwrap_or_else(ids::record_id);
         check::id(&id)?;
+        // Addresses take either: one must never stand for another collection than it did.
+        if let Some(other) = self.live().find(|other| other.id != id && other.id.eq_ignore_ascii_case(&name)) {
+            return Err(taken(format!("is the id of the collection {}: choose another", other.name)));
+        }
+        if let Some(other) = self.live().find(|other| other.name.eq_ignore_ascii_case(&id)) {
+            let message = format!("is the name of the collection {}: choose another", other.name);
+            return Err(StoreError::field("id", "validation_not_unique", message));
+        }
         match self.after.get_mut(&id) {
             Some(old) if old.deleted.is_some() && old.name == name && old.kind == kind => old.deleted = None,
             Some(old) => {

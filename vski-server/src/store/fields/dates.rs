@@ -13,35 +13,46 @@ use crate::store::ids;
 /// Length of a stored time: those of other years than 0 to 9999 would not sort as texts.
 const STORED_LENGTH: usize = 24;
 
-/// A time in its stored form. Without an offset it is UTC, without a time of day it is midnight; a number counts seconds
-/// since 1970.
+/// A time in its stored form. Without an offset it is UTC, without a time of day it is midnight. Four digits are a year, as
+/// in filters; any other text of digits is refused, since nobody can tell whether it is a day or seconds.
 #[must_use]
 pub fn parse(text: &str) -> Option<String> {
     let text = text.trim();
-    let of_seconds = || text.parse::<i64>().ok().and_then(|seconds| Timestamp::from_second(seconds).ok());
+    if text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return if text.len() == 4 { parse(&format!("{text}-01-01")) } else { None };
+    }
     let local = || text.parse::<DateTime>().ok().and_then(|time| time.to_zoned(TimeZone::UTC).ok());
     let time = text
         .parse::<Timestamp>()
         .ok()
         .or_else(|| local().map(|zoned| zoned.timestamp()))
-        .or_else(|| jiff::fmt::rfc2822::parse(text).ok().map(|zoned| zoned.timestamp()))
-        .or_else(of_seconds)?;
+        .or_else(|| jiff::fmt::rfc2822::parse(text).ok().map(|zoned| zoned.timestamp()))?;
+    stored(time)
+}
+
+/// A time in its stored form, of seconds since 1970.
+#[must_use]
+pub fn of_seconds(seconds: i64) -> Option<String> {
+    stored(Timestamp::from_second(seconds).ok()?)
+}
+
+fn stored(time: Timestamp) -> Option<String> {
     let stored = ids::format_time(time.as_millisecond());
     (stored.len() == STORED_LENGTH && !stored.starts_with('-')).then_some(stored)
 }
 
 /// The value of a date field; a blank one is no value.
 pub fn date(field: &Field, value: &Value, (min, max): (&str, &str)) -> Result<Sql, FieldError> {
-    let text = match value {
-        Value::String(text) => text.clone(),
-        Value::Number(number) => number.to_string(),
+    let time = match value {
+        Value::String(text) if text.trim().is_empty() => return Ok(field.zero()),
+        Value::String(text) => parse(text),
+        Value::Number(number) => number.as_i64().and_then(of_seconds),
         other => return Err(field.mistyped(other)),
     };
-    if text.trim().is_empty() {
-        return Ok(field.zero());
-    }
-    let time = parse(&text).ok_or_else(|| {
-        let message = "must be a time, as 2026-01-31 23:59:59.123Z, or a day, as 2026-01-31".to_owned();
+    let time = time.ok_or_else(|| {
+        let message =
+            "must be a time, as 2026-01-31 23:59:59.123Z, a day, as 2026-01-31, or seconds since 1970 as a number";
+        let message = message.to_owned();
         field.error("validation_invalid_date", message)
     })?;
     if parse(min).is_some_and(|min| time < min) {

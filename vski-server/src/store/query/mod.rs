@@ -16,6 +16,9 @@ pub mod project;
 /// Rules: who gets through, and what they are told otherwise.
 pub mod rules;
 
+/// Lists of the server's own tables.
+pub mod own;
+
 /// Records made, changed and removed by who may.
 pub mod write;
 
