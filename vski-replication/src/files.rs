@@ -29,7 +29,7 @@ mod sweep;
 
 pub use audit::{Audit, Flaw, set_aside};
 pub use part::Part;
-pub use sweep::Sweeper;
+pub use sweep::{Needed, Sweeper};
 
 /// The statements that make the table.
 pub const TABLES: [&str; 2] = [

@@ -114,9 +114,9 @@ fn a_file_without_a_row_goes_after_the_grace_period_and_no_other() {
     std::fs::write(dir.files("default").join(".strange"), "not ours").unwrap();
     let (mut sweeper, start) = (Sweeper::default(), Instant::now());
     let mut look = |seconds, kept: &[&str]| {
-        let kept: HashSet<String> = kept.iter().map(|&name| name.to_owned()).collect();
+        let needed = Needed { named: kept.iter().map(|&name| name.to_owned()).collect(), ..Needed::default() };
         let at = start + Duration::from_secs(seconds);
-        sweeper.sweep::<FileError>(&dir, "default", Duration::from_secs(60), at, |_| Ok(kept)).unwrap()
+        sweeper.sweep::<FileError>(&dir, "default", Duration::from_secs(60), at, |_| Ok(needed)).unwrap()
     };
     assert_eq!(look(0, &["named", "under-way"]), 0);
     assert_eq!(look(59, &["named"]), 0);
@@ -158,4 +158,25 @@ fn many_files_are_compared_in_steps() {
     (0..2_500).for_each(|n| insert(&conn, &row(&format!("f{n}")), "").unwrap());
     let audit = Audit::run(&conn, &dir, "default", false, 3).unwrap();
     assert_eq!((audit.files, audit.missing, audit.first.len()), (2_500, 2_500, 3));
+}
+
+#[test]
+fn a_part_that_does_not_grow_is_swept_though_a_row_names_it_unless_it_is_being_written() {
+    let (_temporary, dir) = directory();
+    for name in ["named", "upload"] {
+        Part::open(&dir, "default", name).unwrap().write(b"a").unwrap();
+    }
+    let (mut sweeper, start) = (Sweeper::default(), Instant::now());
+    let mut look = |seconds| {
+        let set = |name: &str| HashSet::from([name.to_owned()]);
+        let needed = Needed { named: set("named"), under_way: set("upload") };
+        let at = start + Duration::from_secs(seconds);
+        sweeper.sweep::<FileError>(&dir, "default", Duration::from_secs(60), at, |_| Ok(needed)).unwrap()
+    };
+    assert_eq!(look(0), 0);
+    let mut part = Part::open(&dir, "default", "named").unwrap();
+    part.write(b"b").unwrap();
+    assert_eq!(look(61), 0, "it has grown");
+    assert_eq!(look(122), 1);
+    assert!(!dir.files("default").join(".part-named").exists() && dir.files("default").join(".part-upload").exists());
 }
