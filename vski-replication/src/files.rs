@@ -18,14 +18,18 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use crate::datadir::DataDir;
 use crate::{fault, names};
 
+/// Files compared with their rows.
+mod audit;
+
 /// A file that grows, until it is whole.
 mod part;
 
 /// Files that no row names.
 mod sweep;
 
+pub use audit::{Audit, Flaw, set_aside};
 pub use part::Part;
-pub use sweep::Sweeper;
+pub use sweep::{Needed, Sweeper};
 
 /// The statements that make the table.
 pub const TABLES: [&str; 2] = [

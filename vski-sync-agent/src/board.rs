@@ -24,6 +24,10 @@ pub(crate) struct Board {
     moved: watch::Sender<()>,
     /// How far the uploaded files of each database are.
     files: watch::Sender<BTreeMap<String, Progress>>,
+    /// Why uploaded files of a database are missing, as long as they are.
+    file_troubles: Mutex<BTreeMap<String, String>>,
+    /// Databases whose files are to be compared with their rows at once.
+    rechecks: Mutex<BTreeSet<String>>,
     /// The agent's metrics.
     pub(crate) metrics: AgentMetrics,
 }
@@ -34,7 +38,8 @@ impl Board {
         writer.upstream("");
         let (states, upstream) = (Mutex::default(), Mutex::default());
         let (moved, files) = (watch::Sender::new(()), watch::Sender::default());
-        Self { states, writer: Mutex::new(Some(writer)), upstream, moved, files, metrics }
+        let (file_troubles, rechecks) = (Mutex::default(), Mutex::default());
+        Self { states, writer: Mutex::new(Some(writer)), upstream, moved, files, file_troubles, rechecks, metrics }
     }
 
     /// Adds a database unless it is there.
@@ -52,6 +57,10 @@ impl Board {
         let Some(state) = states.get_mut(db) else { return };
         let before = state.clone();
         change(state);
+        if state.detail.is_none() {
+            // A database that does well is not well while its files are missing.
+            state.detail = lock(&self.file_troubles).get(db).cloned();
+        }
         if *state != before {
             let at_once = (&state.state, &state.detail, state.bootstrapped)
                 != (&before.state, &before.detail, before.bootstrapped);
@@ -72,8 +81,8 @@ impl Board {
         self.files.send_modify(|files| drop(files.insert(db.to_owned(), progress)));
     }
 
-    /// Waits until all uploaded files that the rows name are here, or an attempt failed: why.
-    pub(crate) async fn files_settled(&self) -> Option<String> {
+    /// Waits until all uploaded files that the rows name are here, or an attempt failed: why. Of one database, or of all.
+    pub(crate) async fn files_settled(&self, only: Option<&str>) -> Option<String> {
         let mut files = self.files.subscribe();
         loop {
             let open = |(name, position): (String, Option<Position>), files: &BTreeMap<String, Progress>| {
@@ -82,11 +91,14 @@ impl Board {
                     && progress.error.is_none()
                     && (progress.position != position || progress.waiting > 0)
             };
-            let states: Vec<_> = self.states().into_iter().map(|state| (state.name, state.position)).collect();
+            let asked = |name: &str| only.is_none_or(|only| only == name);
+            let states = self.states().into_iter().filter(|state| asked(&state.name));
+            let states: Vec<_> = states.map(|state| (state.name, state.position)).collect();
             let settled = {
                 let known = files.borrow_and_update();
                 let settled = !states.into_iter().any(|state| open(state, &known));
-                settled.then(|| known.values().find_map(|progress| progress.error.clone()))
+                let mut known = known.iter().filter(|(name, _)| asked(name));
+                settled.then(|| known.find_map(|(_, progress)| progress.error.clone()))
             };
             match settled {
                 Some(error) => return error,
@@ -100,7 +112,33 @@ impl Board {
         self.metrics.failed(db, kind);
         let (name, remedy) = (kind.name().to_owned(), kind.remedy().to_owned());
         let error = LastError { name, text: text.to_owned(), remedy, at_ms: clock::now_ms() };
-        self.update(db, |state| state.last_error = Some(error));
+        let before = lock(&self.file_troubles).insert(db.to_owned(), text.to_owned());
+        self.update(db, |state| {
+            state.last_error = Some(error);
+            state.detail.take_if(|detail| before.as_ref() == Some(detail));
+        });
+    }
+
+    /// No uploaded file is missing for a reason worth telling any more.
+    pub(crate) fn files_well(&self, db: &str) {
+        // The lock is let go first: an update takes it.
+        let before = lock(&self.file_troubles).remove(db);
+        if let Some(before) = before {
+            self.update(db, |state| drop(state.detail.take_if(|detail| *detail == before)));
+        }
+    }
+
+    /// Has all files of a database compared with its rows, and fetched where they are missing.
+    pub(crate) fn recheck_files(&self, db: &str) {
+        lock(&self.rechecks).insert(db.to_owned());
+        self.files(db, Progress { position: None, waiting: 1, error: None });
+        self.moved.send_replace(());
+    }
+
+    /// Whether that is asked for; `take`: and is begun now.
+    pub(crate) fn is_recheck_asked(&self, db: &str, take: bool) -> bool {
+        let mut rechecks = lock(&self.rechecks);
+        if take { rechecks.remove(db) } else { rechecks.contains(db) }
     }
 
     /// A database's agent met an error: counts it, and tells state, error and remedy.
@@ -143,6 +181,7 @@ impl Board {
     /// Removes a database that is not this node's business.
     pub(crate) fn forget(&self, db: &str) {
         lock(&self.states).remove(db);
+        lock(&self.file_troubles).remove(db);
         self.metrics.forget(db);
         if let Some(writer) = &*lock(&self.writer) {
             writer.forget(db);

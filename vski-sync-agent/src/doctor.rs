@@ -38,7 +38,7 @@ pub struct Look {
     /// Print a JSON array
     #[arg(long)]
     pub json: bool,
-    /// Have SQLite check every page of every database, which reads all of them
+    /// Have SQLite check every page of every database, and compare the bytes of all uploaded files: reads all of them
     #[arg(long)]
     pub deep: bool,
 }

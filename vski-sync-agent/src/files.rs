@@ -13,7 +13,7 @@ use tokio::select;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use vski_replication::connection;
-use vski_replication::files::{self, FileRow, Sweeper};
+use vski_replication::files::{self, FileRow, Needed, Sweeper};
 use vski_replication::position::Position;
 
 use crate::agent::Context;
@@ -147,6 +147,11 @@ impl Files {
         let failed = self.fetch_some().await?;
         let waiting = self.waiting.len() as u64;
         let error = failed.as_ref().map(|error| error::chain(error));
+        // A comparison that was asked for meanwhile is still to come.
+        let position = position.filter(|_| !self.context.board.is_recheck_asked(&self.db, false));
+        if waiting + more == 0 && !self.shutdown.is_cancelled() {
+            self.context.board.files_well(&self.db);
+        }
         self.tell(Progress { position, waiting: waiting + more, error });
         match failed {
             Some(error) => Err(error),
@@ -176,7 +181,8 @@ impl Files {
 
     /// Finds what is missing. Returns how many files of the rows were not looked at.
     async fn look(&mut self) -> Result<u64, AgentError> {
-        if self.compared.is_none_or(|at| at.elapsed() >= COMPARE_EVERY) {
+        let asked = self.context.board.is_recheck_asked(&self.db, true);
+        if asked || self.compared.is_none_or(|at| at.elapsed() >= COMPARE_EVERY) {
             self.scan = Scan::default();
             self.waiting.clear();
             self.compared = Some(Instant::now());
@@ -304,14 +310,15 @@ fn sweep(
     // Without its rows nothing can be told of a file.
     let Some(_open) = open else { return Ok(0) };
     let conn = connection::reader(&dir.database(db))?;
+    // Between two batches: nothing is being fetched now.
     sweeper.sweep(dir, db, grace, Instant::now(), |names| {
         let read = conn.unchecked_transaction()?;
-        let mut named = HashSet::new();
+        let mut needed = Needed::default();
         for name in names {
             if files::find(&read, name)?.is_some() {
-                named.insert(name.clone());
+                needed.named.insert(name.clone());
             }
         }
-        Ok(named)
+        Ok(needed)
     })
 }

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use e2e::client::{Client, records};
 use e2e::cluster::READY;
 use e2e::form::Form;
-use e2e::{Cluster, Node, content, eventually, storage};
+use e2e::{Cluster, Node, content, eventually, process, storage};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -184,6 +184,13 @@ fn a_replica_waits_for_a_file_that_its_master_has_lost() -> Result<()> {
     let agent = chain.parent.agent.as_ref().context("an agent")?.url();
     let metrics = Client::new(&agent)?.get("/metrics")?.ok()?.body;
     ensure!(metrics.contains("vski_sync_files_waiting{db=\"default\"} 1"), "{metrics}");
+    let status = |words: &str, without: &str| {
+        let program = chain.parent.agent.as_ref().context("an agent")?;
+        let told = process::run("status", &mut program.subcommand(&["status"]), READY)?.stdout.join("\n");
+        ensure!(told.contains(words) && !told.contains(without), "{told}");
+        Ok(true)
+    };
+    eventually("the lost file is a lasting condition", READY, || status("default: file_lost, ", ", passed"))?;
     // What came back damaged is not taken.
     std::fs::write(&file, b"some TEXT")?;
     eventually("the agent tells what is damaged", READY, || {
@@ -191,6 +198,7 @@ fn a_replica_waits_for_a_file_that_its_master_has_lost() -> Result<()> {
     })?;
     std::fs::rename(&aside, &file)?;
     [&chain.parent, &chain.child].into_iter().try_for_each(|node| wait_file(node, &path, b"some text"))?;
+    eventually("the condition has passed", READY, || status(" ago, passed: ", "\u{0}"))?;
     chain.wait_equal()
 }
 

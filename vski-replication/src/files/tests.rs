@@ -114,9 +114,9 @@ fn a_file_without_a_row_goes_after_the_grace_period_and_no_other() {
     std::fs::write(dir.files("default").join(".strange"), "not ours").unwrap();
     let (mut sweeper, start) = (Sweeper::default(), Instant::now());
     let mut look = |seconds, kept: &[&str]| {
-        let kept: HashSet<String> = kept.iter().map(|&name| name.to_owned()).collect();
+        let needed = Needed { named: kept.iter().map(|&name| name.to_owned()).collect(), ..Needed::default() };
         let at = start + Duration::from_secs(seconds);
-        sweeper.sweep::<FileError>(&dir, "default", Duration::from_secs(60), at, |_| Ok(kept)).unwrap()
+        sweeper.sweep::<FileError>(&dir, "default", Duration::from_secs(60), at, |_| Ok(needed)).unwrap()
     };
     assert_eq!(look(0, &["named", "under-way"]), 0);
     assert_eq!(look(59, &["named"]), 0);
@@ -126,4 +126,57 @@ fn a_file_without_a_row_goes_after_the_grace_period_and_no_other() {
         std::fs::read_dir(dir.files("default")).unwrap().map(|file| file.unwrap().file_name()).collect();
     left.sort();
     assert_eq!(left, [".strange", "named", "under-way"]);
+}
+
+#[test]
+fn files_that_are_missing_or_not_what_their_rows_say_are_counted_and_named() {
+    let ((_temporary, dir), conn) = (directory(), database());
+    for name in ["good", "gone", "short", "changed"] {
+        insert(&conn, &row(name), "").unwrap();
+    }
+    for (name, bytes) in [("good", &b"abc"[..]), ("short", b"ab"), ("changed", b"abX"), ("nobodys", b"abc")] {
+        store(&dir, name, bytes);
+    }
+    let shallow = Audit::run(&conn, &dir, "default", false, 9).unwrap();
+    let mut first = vec![("gone".to_owned(), Flaw::Missing), ("short".to_owned(), Flaw::Size(2))];
+    assert_eq!(shallow, Audit { files: 4, missing: 1, damaged: 1, first: first.clone() });
+    let deep = Audit::run(&conn, &dir, "default", true, 9).unwrap();
+    first.push(("changed".to_owned(), Flaw::Bytes));
+    assert_eq!(deep, Audit { files: 4, missing: 1, damaged: 2, first });
+    assert_eq!(deep.told(1), "gone (missing), ...");
+    assert_eq!(Audit::run(&conn, &dir, "default", true, 1).unwrap().first.len(), 1);
+
+    let kept = set_aside(&dir, "default", "changed").unwrap().unwrap();
+    assert_eq!(std::fs::read(kept).unwrap(), b"abX");
+    assert!(!dir.file("default", "changed").unwrap().exists());
+    assert_eq!(set_aside(&dir, "default", "changed").unwrap(), None);
+}
+
+#[test]
+fn many_files_are_compared_in_steps() {
+    let ((_temporary, dir), conn) = (directory(), database());
+    (0..2_500).for_each(|n| insert(&conn, &row(&format!("f{n}")), "").unwrap());
+    let audit = Audit::run(&conn, &dir, "default", false, 3).unwrap();
+    assert_eq!((audit.files, audit.missing, audit.first.len()), (2_500, 2_500, 3));
+}
+
+#[test]
+fn a_part_that_does_not_grow_is_swept_though_a_row_names_it_unless_it_is_being_written() {
+    let (_temporary, dir) = directory();
+    for name in ["named", "upload"] {
+        Part::open(&dir, "default", name).unwrap().write(b"a").unwrap();
+    }
+    let (mut sweeper, start) = (Sweeper::default(), Instant::now());
+    let mut look = |seconds| {
+        let set = |name: &str| HashSet::from([name.to_owned()]);
+        let needed = Needed { named: set("named"), under_way: set("upload") };
+        let at = start + Duration::from_secs(seconds);
+        sweeper.sweep::<FileError>(&dir, "default", Duration::from_secs(60), at, |_| Ok(needed)).unwrap()
+    };
+    assert_eq!(look(0), 0);
+    let mut part = Part::open(&dir, "default", "named").unwrap();
+    part.write(b"b").unwrap();
+    assert_eq!(look(61), 0, "it has grown");
+    assert_eq!(look(122), 1);
+    assert!(!dir.files("default").join(".part-named").exists() && dir.files("default").join(".part-upload").exists());
 }

@@ -96,6 +96,7 @@ impl Promotion {
                 None => "what the old master has more is not known".to_owned(),
             };
             println!("{name}: generation {}, version {}; {missing}", position.epoch.generation, position.version);
+            self.tell_files(name)?;
         }
         println!("steps:");
         if let Some(holder) = self.dir.holder().map_err(Failure::setup)? {
@@ -132,6 +133,14 @@ impl Promotion {
         Ok(())
     }
 
+    /// Tells the uploaded files that a copy's rows name and that never came: nobody else asks for them afterwards.
+    fn tell_files(&self, db: &str) -> Result<(), Failure> {
+        if let Some(missing) = promotion::missing_files(&self.dir, db).map_err(told)? {
+            println!("{db}: {missing}");
+        }
+        Ok(())
+    }
+
     /// The databases that will be promoted. Refuses a directory that lacks one.
     fn copies(&self, node: &NodeDb) -> Result<Vec<Copy>, Failure> {
         let copies = promotion::copies(&self.dir).map_err(told)?;
@@ -157,6 +166,7 @@ impl Promotion {
             let position = promotion::begin_epoch(&self.dir.database(name), epoch).map_err(told)?;
             fault::point("promote:appended");
             println!("{name}: generation {}, version {}", position.epoch.generation, position.version);
+            self.tell_files(name)?;
         }
         fault::point("promote:before-role");
         node.finish_promotion(clock::now_ms()).map_err(Failure::setup)

@@ -62,9 +62,13 @@ async fn file(
         tracing::error!(
             db,
             file = name,
-            "an uploaded file is missing in storage: restore it from a replica or a backup"
+            "an uploaded file is missing in storage: replicas that fetched it still have it, and backups: copy it to \
+             storage/<db>/<file> of this DATA_DIR, where it is served at once"
         );
-        return Err(ApiError::not_found(format!("file {name} is missing on this master, and a record names it")));
+        return Err(ApiError::not_found(format!(
+            "file {name} is missing on this master, and a record names it: copy it to storage/{db}/{name} of its DATA_DIR, \
+             from a replica that has it or a backup"
+        )));
     }
     if matches!(app.databases, Databases::Replica(_)) {
         // With the row it is on its way; without, the row may be.

@@ -7,6 +7,7 @@ use rusqlite::{Connection, Transaction, TransactionBehavior};
 use vski_replication::changelog;
 use vski_replication::datadir::DataDir;
 use vski_replication::entry::{EpochChange, EpochReason, Kind};
+use vski_replication::files::Audit;
 use vski_replication::position::{Epoch, EpochId, Position};
 use vski_replication::{connection, fault};
 
@@ -48,6 +49,22 @@ fn examine(path: &Path) -> Result<Position, StoreError> {
         return Err(StoreError::Invalid(problems));
     }
     Ok(changelog::head(&conn)?.position)
+}
+
+/// Uploaded files that a promotion tells by name.
+const FILES_NAMED: usize = 20;
+
+/// The uploaded files that rows of a copy name and that are not here, told; `None` where all of them are.
+pub fn missing_files(dir: &DataDir, db: &str) -> Result<Option<String>, StoreError> {
+    let audit = Audit::run(&connection::reader(&dir.database(db))?, dir, db, false, FILES_NAMED)?;
+    let count = audit.flawed();
+    Ok((count > 0).then(|| {
+        let names = audit.told(FILES_NAMED);
+        format!(
+            "{count} files are missing here: {names}; they are lost unless the old master's storage/ is still there: copy \
+             storage/{db}/NAME from there"
+        )
+    }))
 }
 
 /// Begins the next generation under epoch `id`, durably, unless that was done already. Returns where the log ends.

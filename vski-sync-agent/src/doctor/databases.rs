@@ -3,11 +3,15 @@ use std::collections::BTreeMap;
 use rusqlite::Connection;
 use vski_replication::changelog::{self, LogError};
 use vski_replication::datadir::DataDir;
+use vski_replication::files::Audit;
 use vski_replication::names::{self, DATABASE_NAME_RULE};
 use vski_replication::node::{NodeDb, Role};
 use vski_replication::schema::gate;
 
 use super::{Finding, open};
+
+/// Uploaded files that a finding names.
+const FILES_NAMED: usize = 5;
 
 pub(super) fn examine(dir: &DataDir, role: Role, deep: bool) -> Vec<Finding> {
     let mut found = strangers(dir);
@@ -27,7 +31,11 @@ pub(super) fn examine(dir: &DataDir, role: Role, deep: bool) -> Vec<Finding> {
             found.push(Finding::error(format!("{db}.db is an empty file, no database"), lost(&db)));
             continue;
         }
-        let findings = open(dir, &db).map_err(LogError::from).and_then(|conn| database(&conn, &db, role, deep));
+        let findings = open(dir, &db).map_err(LogError::from).and_then(|conn| {
+            let mut found = database(&conn, &db, role, deep)?;
+            found.extend(uploads(&conn, dir, &db, role, deep)?);
+            Ok(found)
+        });
         found.extend(findings.unwrap_or_else(|error| vec![unreadable(&db, role, &error)]));
     }
     found
@@ -82,6 +90,32 @@ fn database(conn: &Connection, db: &str, role: Role, deep: bool) -> Result<Vec<F
     }
     found.extend(kept(conn, db)?);
     Ok(found)
+}
+
+/// Uploaded files that rows name and the disk lacks, or has otherwise; their bytes are compared if `deep`.
+fn uploads(conn: &Connection, dir: &DataDir, db: &str, role: Role, deep: bool) -> Result<Option<Finding>, LogError> {
+    let audit = Audit::run(conn, dir, db, deep, FILES_NAMED)?;
+    if audit.flawed() == 0 {
+        return Ok(None);
+    }
+    let (missing, damaged, files) = (audit.missing, audit.damaged, audit.files);
+    let what = format!(
+        "database {db}: of {files} uploaded files {missing} are missing and {damaged} damaged: {}",
+        audit.told(FILES_NAMED)
+    );
+    let folder = dir.files(db);
+    let folder = folder.display();
+    Ok(Some(match role {
+        Role::Master => Finding::error(
+            what,
+            format!("copy them to {folder} from a replica's storage/{db} or a backup: they are served at once"),
+        ),
+        Role::Replica if damaged == 0 => Finding::warning(
+            what,
+            "nothing while they are on their way; if they stay missing, see vski-sync-agent status: the master may lack them",
+        ),
+        Role::Replica => Finding::error(what, "vski-sync-agent verify --repair fetches them anew; check the disk"),
+    }))
 }
 
 fn quick_check(conn: &Connection, db: &str) -> Result<Option<Finding>, LogError> {

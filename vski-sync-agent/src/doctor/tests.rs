@@ -1,5 +1,6 @@
 use std::path::Path;
 
+use vski_replication::files::{self, FileRow};
 use vski_replication::position::DatabaseId;
 use vski_replication::{changelog, connection};
 
@@ -90,4 +91,34 @@ fn a_directory_that_is_not_there_is_an_error_and_is_not_made() {
 fn each_finding_has_a_line_and_its_repair_another() {
     let text = report::table(&[Finding::ok("good"), Finding::warning("bad", "mend it")]);
     assert_eq!(text, "ok       good\nwarning  bad\n         -> mend it\n");
+}
+
+#[test]
+fn uploaded_files_that_are_missing_or_damaged_are_told_with_a_remedy() {
+    let temporary = tempfile::tempdir().unwrap();
+    let dir = DataDir::untouched(temporary.path());
+    let writer = connection::writer(&dir.database("default")).unwrap();
+    changelog::create(&writer, DatabaseId([1; 16])).unwrap();
+    files::TABLES.iter().for_each(|sql| writer.execute_batch(sql).unwrap());
+    let text = |text: &str| text.to_owned();
+    for name in ["one.txt", "two.txt"] {
+        let blake3 = blake3::hash(b"abc").to_hex().to_string();
+        let (collection, record, field) = (text("c"), text("r"), text("f"));
+        let row = FileRow { name: text(name), collection, record, field, size: 3, blake3 };
+        files::insert(&writer, &row, "").unwrap();
+    }
+    drop(writer);
+    let last = |role, deep| databases::examine(&dir, role, deep).pop().unwrap();
+    std::fs::create_dir_all(dir.files("default")).unwrap();
+    std::fs::write(dir.file("default", "one.txt").unwrap(), "abX").unwrap();
+    let found = last(Role::Master, false);
+    assert_eq!(found.level, Level::Error);
+    assert!(found.what.contains("of 2 uploaded files 1 are missing and 0 damaged: two.txt (missing)"), "{found:?}");
+    assert!(found.repair.unwrap().contains("storage/default"));
+    assert_eq!(last(Role::Replica, false).level, Level::Warning);
+    std::fs::write(dir.file("default", "two.txt").unwrap(), "abc").unwrap();
+    assert_eq!(last(Role::Replica, false).level, Level::Ok, "only the bytes are others");
+    let found = last(Role::Replica, true);
+    assert!(found.level == Level::Error && found.what.contains("one.txt (other bytes"), "{found:?}");
+    assert!(found.repair.unwrap().contains("verify --repair"));
 }

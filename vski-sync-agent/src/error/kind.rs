@@ -174,13 +174,13 @@ kinds! {
     DataDirectory "data_directory" Retry "retrying"
         "DATA_DIR cannot be used"
         => "check DATA_DIR: vski-sync-agent doctor";
-    FileAwaited "file_awaited" Retry "retrying"
+    FileAwaited "file_awaited" Retry "follow"
         "the replica at MASTER_URL does not have an uploaded file yet"
         => "nothing if it passes; else see that replica's state";
-    FileLost "file_lost" Retry "retrying"
+    FileLost "file_lost" Retry "follow"
         "the node at MASTER_URL does not have an uploaded file that a row names"
-        => "put the file back into storage of the master's DATA_DIR, from a replica or a backup";
-    FileDiffers "file_differs" Retry "retrying"
+        => "copy the file to storage/<db>/ of the master's DATA_DIR, from a replica that has it or a backup: it is served at once";
+    FileDiffers "file_differs" Retry "follow"
         "an uploaded file came that is not what its row says"
         => "nothing if it passes; else the file is damaged in storage of the master's DATA_DIR: restore it, from a replica or a backup";
     Panicked "panicked" Retry "retrying"
@@ -232,6 +232,10 @@ mod tests {
     fn the_state_tells_what_the_agent_does() {
         for kind in ErrorKind::ALL {
             match kind.recovery() {
+                // A database is followed whatever becomes of its uploaded files.
+                Recovery::Retry if kind.name().starts_with("file_") && *kind != ErrorKind::FileInUse => {
+                    assert_eq!(kind.state(), "follow", "{kind:?}");
+                }
                 Recovery::Retry => assert_eq!(kind.state(), "retrying", "{kind:?}"),
                 Recovery::Converge => assert_eq!(kind.state(), "diverged", "{kind:?}"),
                 Recovery::Stop => assert!(!["retrying", "diverged"].contains(&kind.state()), "{kind:?}"),

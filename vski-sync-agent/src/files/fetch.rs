@@ -20,8 +20,16 @@ pub(super) async fn file(context: &Context, db: &str, row: &FileRow) -> Result<(
     let part = if from == row.size && from > 0 {
         part
     } else {
-        let body = context.source.file(db, &name, from).await?;
-        received(context, db, row, part, body).await?
+        match context.source.file(db, &name, from).await {
+            Ok(body) => received(context, db, row, part, body).await?,
+            Err(error) => {
+                // An empty part is no beginning, only something to sweep.
+                if from == 0 {
+                    blocking::run(move || part.discard()).await?;
+                }
+                return Err(error);
+            }
+        }
     };
     let row = row.clone();
     blocking::run(move || {

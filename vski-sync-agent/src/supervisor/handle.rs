@@ -69,7 +69,7 @@ impl AgentHandle {
     /// Waits until all uploaded files are here, within reason; `Some` is why they are not.
     pub(crate) async fn files_settled(&self) -> Option<String> {
         let late = || Some(format!("uploaded files are missing after {} s", SYNC_PATIENCE.as_secs()));
-        timeout(SYNC_PATIENCE, self.context.board.files_settled()).await.unwrap_or_else(|_| late())
+        timeout(SYNC_PATIENCE, self.context.board.files_settled(None)).await.unwrap_or_else(|_| late())
     }
 
     /// How every database is doing, by name.

@@ -1,9 +1,9 @@
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
-use vski_replication::files::{self, Sweeper};
+use vski_replication::files::{self, Needed, Sweeper};
 
 use super::Uploads;
 use crate::store::database::Database;
@@ -60,14 +60,15 @@ impl Keeper {
         let swept = tokio::task::spawn_blocking(move || {
             let removed = sweeper.sweep(&dir, &database.name, grace, Instant::now(), |names| {
                 // First: what is let go of meanwhile has its row by then.
-                let mut named = uploads.is_under_way(&database.name, names);
+                let under_way = uploads.is_under_way(&database.name, names);
+                let mut needed = Needed { under_way, ..Needed::default() };
                 let read = conn.unchecked_transaction()?;
                 for name in names {
                     if files::find(&read, name)?.is_some() {
-                        named.insert(name.clone());
+                        needed.named.insert(name.clone());
                     }
                 }
-                Ok::<HashSet<String>, StoreError>(named)
+                Ok::<Needed, StoreError>(needed)
             });
             (sweeper, removed)
         });
