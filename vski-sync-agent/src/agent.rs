@@ -25,6 +25,7 @@ use crate::source::{Listed, Source};
 use crate::{blocking, bootstrap};
 
 mod compare;
+mod compare_files;
 mod follow;
 mod relayed;
 mod repair;

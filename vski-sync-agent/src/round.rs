@@ -56,6 +56,15 @@ pub struct Verified {
     pub rows: u64,
     /// Where they differ; empty is good.
     pub differences: Vec<TableDifference>,
+    /// Uploaded files that were compared with their rows: all of them, unless rows differ.
+    #[serde(default)]
+    pub files: u64,
+    /// How many of them are missing here, or are not what their rows say.
+    #[serde(default)]
+    pub files_differing: u64,
+    /// The first of these, and what is wrong with each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub file_differences: Vec<String>,
 }
 
 /// A table whose rows are not the master's.
@@ -77,6 +86,12 @@ pub struct TableDifference {
 }
 
 impl Verified {
+    /// Whether rows and files are the master's.
+    #[must_use]
+    pub fn is_equal(&self) -> bool {
+        self.differences.is_empty() && self.files_differing == 0
+    }
+
     /// The differences in one line.
     #[must_use]
     pub fn told(&self) -> String {
@@ -87,7 +102,13 @@ impl Verified {
             let numbers = some.join(", ");
             format!("table {table} differs in {differing} of {of} ranges ({numbers}{more}), {rows_here} rows here, {rows_on_master} there")
         });
-        told.collect::<Vec<_>>().join("; ")
+        let files = (self.files_differing > 0).then(|| {
+            let (differing, files) = (self.files_differing, self.files);
+            let some: Vec<&str> = self.file_differences.iter().take(8).map(String::as_str).collect();
+            let more = if differing > some.len() as u64 { ", ..." } else { "" };
+            format!("{differing} of {files} uploaded files differ: {}{more}", some.join(", "))
+        });
+        told.chain(files).collect::<Vec<_>>().join("; ")
     }
 }
 

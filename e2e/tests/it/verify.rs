@@ -3,8 +3,10 @@
 use anyhow::{Context, Result, ensure};
 use e2e::cluster::READY;
 use e2e::process::{self, Finished};
-use e2e::{Cluster, Node, content, programs};
+use e2e::{Cluster, Node, content, programs, storage};
 use serde_json::json;
+
+use crate::files;
 
 const RECORDS: u64 = 300;
 
@@ -73,6 +75,42 @@ fn differences_are_named_and_mended_through_an_embedded_agent() -> Result<()> {
     replica.start()?;
     level(&master, &replica)?;
     found_and_mended(&master, &replica)
+}
+
+#[test]
+fn uploaded_files_that_are_missing_or_damaged_are_named_and_fetched_anew() -> Result<()> {
+    let cluster = Cluster::new()?;
+    let mut master = cluster.master("master")?;
+    master.start()?;
+    let admin = master.admin()?;
+    files::make_collection(&admin)?;
+    let mut replica = cluster.external("replica", &master)?;
+    replica.start()?;
+    let mut names = Vec::new();
+    for text in ["first", "second", "third"] {
+        let record = files::upload(&admin, "a.txt", text.as_bytes())?;
+        names.push(record["one"].as_str().context("a name")?.to_owned());
+    }
+    level(&master, &replica)?;
+    let dirs = [master.dir(), replica.dir()];
+    storage::wait_whole(&dirs, "default", READY)?;
+    let equal = verify(&replica, &[])?;
+    ensure!(equal.status.code() == Some(0) && equal.stdout.join("\n").contains(" 3 files"), "{:?}", equal.stdout);
+    let folder = replica.dir().join("storage/default");
+    std::fs::write(folder.join(&names[0]), "FIRST")?;
+    std::fs::remove_file(folder.join(&names[1]))?;
+    let differs = verify(&replica, &[])?;
+    ensure!(differs.status.code() == Some(3), "{:?} {:?}", differs.stdout, differs.stderr);
+    let told = differs.stdout.join("\n");
+    ensure!(told.contains("2 of 3 uploaded files differ: "), "{told}");
+    ensure!(told.contains(&format!("{} (other bytes", names[0])), "{told}");
+    ensure!(told.contains(&format!("{} (missing)", names[1])) && !told.contains(&names[2]), "{told}");
+    let mended = verify(&replica, &["--repair"])?;
+    ensure!(mended.status.code() == Some(0), "{:?} {:?}", mended.stdout, mended.stderr);
+    storage::assert_whole(replica.dir(), "default")?;
+    let aside = replica.dir().join(".vski/lost").join(format!("default-file-{}", names[0]));
+    ensure!(std::fs::read(aside)? == b"FIRST", "what was damaged is kept");
+    Ok(())
 }
 
 #[test]

@@ -35,7 +35,10 @@ impl Agent {
         if asked.is_empty() {
             return Ok(());
         }
-        let verified = self.compare().await?;
+        let mut verified = self.compare().await?;
+        if verified.differences.is_empty() {
+            self.compare_files(&mut verified, asked.contains(&true)).await?;
+        }
         self.context.board.metrics.verified(&verified);
         let told = verified.told();
         tracing::info!(
@@ -46,12 +49,13 @@ impl Agent {
             differences = told,
             "verified"
         );
-        let equal = verified.differences.is_empty();
+        let (equal, rows_equal) = (verified.is_equal(), verified.differences.is_empty());
         self.verified = Some(verified);
         if equal {
             return Ok(());
         }
-        if asked.contains(&true) {
+        // A converge would not bring files.
+        if !rows_equal && asked.contains(&true) {
             return Err(AgentError::Unequal { told });
         }
         self.answer(&Outcome::Stopped(format!("{}: diverged: {told}", self.db)));
@@ -82,6 +86,9 @@ impl Agent {
             tables: overview.tables.len(),
             rows: overview.tables.iter().map(|table| table.rows).sum(),
             differences,
+            files: 0,
+            files_differing: 0,
+            file_differences: Vec::new(),
         })
     }
 

@@ -46,9 +46,9 @@ pub(super) fn execute(args: &SyncNowArgs, ask: Ask) -> Result<ExitCode> {
     };
     print!("{}{}", status::table(&report.dbs), status::errors(&report.dbs));
     for verified in &report.verified {
-        let Verified { db, version, tables, rows, .. } = verified;
-        let verdict = if verified.differences.is_empty() { "equal to the master".to_owned() } else { verified.told() };
-        println!("{db}: {verdict}, compared at version {version}: {tables} tables, {rows} rows");
+        let Verified { db, version, tables, rows, files, .. } = verified;
+        let verdict = if verified.is_equal() { "equal to the master".to_owned() } else { verified.told() };
+        println!("{db}: {verdict}, compared at version {version}: {tables} tables, {rows} rows, {files} files");
     }
     Ok(exit_code(&report.outcome))
 }
