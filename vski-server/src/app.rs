@@ -72,7 +72,12 @@ pub struct App {
 }
 
 impl App {
-    /// A reader of one database.
+    /// A reader of one database, for what callers ask of its records: behind it nothing else waits.
+    pub fn data(&self, name: &str) -> Result<Reader, StoreError> {
+        Ok(self.reader(name)?.data(self.limits.read_time))
+    }
+
+    /// A reader of one database, for all else.
     pub fn reader(&self, name: &str) -> Result<Reader, StoreError> {
         match &self.databases {
             Databases::Master(master) => master.reader(name),

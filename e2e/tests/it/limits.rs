@@ -57,12 +57,38 @@ fn a_body_that_does_not_come_is_not_waited_for_longer_than_the_setting_says() ->
 }
 
 #[test]
+fn a_body_that_says_it_is_too_large_is_refused_unread_and_ends_the_connection() -> Result<()> {
+    let cluster = Cluster::new()?;
+    let mut master = cluster.master("master")?;
+    master.start()?;
+    let address = master.server.url().trim_start_matches("http://").to_owned();
+    let ask = |length: usize, body: &str| -> Result<String> {
+        let mut stream = TcpStream::connect(&address).context("connect")?;
+        stream.set_read_timeout(Some(READY))?;
+        let path = "/api/admins/auth-with-password";
+        write!(stream, "POST {path} HTTP/1.1\r\nHost: {address}\r\nContent-Length: {length}\r\n\r\n{body}")?;
+        let (mut head, mut byte) = (Vec::new(), [0]);
+        while !head.ends_with(b"\r\n\r\n") {
+            std::io::Read::read_exact(&mut stream, &mut byte)?;
+            head.push(byte[0]);
+        }
+        Ok(String::from_utf8_lossy(&head).to_lowercase())
+    };
+    let refused = ask(64 << 20, "")?;
+    ensure!(refused.starts_with("http/1.1 413") && refused.contains("connection: close"), "{refused}");
+    let wrong = ask(2, "[]")?;
+    ensure!(wrong.starts_with("http/1.1 400") && !wrong.contains("connection: close"), "{wrong}");
+    Ok(())
+}
+
+#[test]
 fn a_setting_that_cannot_work_is_told_at_the_start() -> Result<()> {
     let cluster = Cluster::new()?;
     for (name, value) in [
         ("MAX_BODY_BYTES", "65MiB"),
         ("MAX_UPLOAD_BYTES", "lots"),
         ("REQUEST_TIMEOUT", "0s"),
+        ("READ_TIMEOUT", "0s"),
         ("WRITE_QUEUE", "0"),
         ("MAX_PER_PAGE", "0"),
         ("MAX_BATCH_REQUESTS", "-1"),

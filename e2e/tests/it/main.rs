@@ -143,3 +143,6 @@ mod first_admin;
 
 /// Tables that cannot be replicated, made by another program.
 mod unreplicable;
+
+/// Costly reads hold up neither replication nor logins.
+mod slow_reads;

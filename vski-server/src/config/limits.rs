@@ -20,6 +20,9 @@ pub struct Limits {
     /// How long a request may take, its body included: 30s, 5m
     #[arg(long = "request-timeout", env = "REQUEST_TIMEOUT", default_value = "5m", value_parser = age)]
     pub request_time: Duration,
+    /// How long a read of records may take: 10s, 1m
+    #[arg(long = "read-timeout", env = "READ_TIMEOUT", default_value = "10s", value_parser = age)]
+    pub read_time: Duration,
     /// On a master: writes that may wait for each database
     #[arg(long = "write-queue", env = "WRITE_QUEUE", default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub write_queue: u32,

@@ -15,7 +15,7 @@ use super::compare::{Null, Side, compare, not};
 use super::paths::{Join, Kind, Leaf, Resolved, Step, Way, resolve};
 use super::request::RequestInfo;
 use super::sql::{Condition, sql};
-use super::{FilterError, macros, parse};
+use super::{FilterError, MAX_ALL_RELATIONS, macros, parse};
 use crate::store::collections::{Catalogue, Collection};
 use crate::store::fields::ID;
 
@@ -77,11 +77,22 @@ pub(super) struct Compiler<'a, 's> {
     text: &'s str,
     now_ms: i64,
     aliases: Cell<usize>,
+    /// Relations followed so far.
+    relations: Cell<usize>,
+    /// Where the comparison begins that is looked at.
+    at: Cell<usize>,
 }
 
 impl<'a, 's> Compiler<'a, 's> {
     pub(super) fn new(scope: &'s Scope<'a>, text: &'s str) -> Self {
-        Self { scope, text, now_ms: jiff::Timestamp::now().as_millisecond(), aliases: Cell::new(0) }
+        Self {
+            scope,
+            text,
+            now_ms: jiff::Timestamp::now().as_millisecond(),
+            aliases: Cell::new(0),
+            relations: Cell::new(0),
+            at: Cell::new(0),
+        }
     }
 
     fn expr(&self, expr: &Expr, bound: &Bound) -> Result<Condition, FilterError> {
@@ -144,6 +155,7 @@ impl<'a, 's> Compiler<'a, 's> {
         let Comparison { left, operator, any, right } = comparison;
         let is_text = !any && matches!(operator, Operator::Like | Operator::NotLike);
         let (from, to) = (self.resolve(left)?, self.resolve(right)?);
+        self.at.set(left.place.0);
         let (from, to) = if is_text { (from.stored(), to.stored()) } else { (from, to) };
         let mut joins = Condition::default();
         // All rows are looked at where all must match, also those of a record that others speak of.
@@ -162,6 +174,7 @@ impl<'a, 's> Compiler<'a, 's> {
     }
 
     pub(super) fn resolve(&self, operand: &Operand) -> Result<Resolved<'a>, FilterError> {
+        self.at.set(operand.place.0);
         let literal = |value, kind| Ok(Resolved::Constant { value, kind, literal: true });
         match &operand.value {
             Value::Text(text) => literal(Sql::Text(text.clone()), Kind::Text),
@@ -239,6 +252,9 @@ impl<'a, 's> Compiler<'a, 's> {
     }
 
     fn join(&self, step: &Step<'a>, from: &str, joins: &mut Condition) -> Result<String, FilterError> {
+        if step.join.is_record() {
+            self.count_relation()?;
+        }
         let alias = self.alias();
         let list = |table: &str, column: &str| {
             let column = format!("{table}.{}", quote_name(column));
@@ -276,6 +292,15 @@ impl<'a, 's> Compiler<'a, 's> {
         let visible = self.visible(target, &alias);
         joins.append(&sql![" LEFT JOIN ", &*target.source(), " AS ", &alias, " ON ", &on, &visible]);
         Ok(alias)
+    }
+
+    fn count_relation(&self) -> Result<(), FilterError> {
+        self.relations.set(self.relations.get() + 1);
+        if self.relations.get() <= MAX_ALL_RELATIONS {
+            return Ok(());
+        }
+        let message = format!("its paths follow more than {MAX_ALL_RELATIONS} relations in all: ask for less at once");
+        Err(FilterError::at(self.text, self.at.get(), message))
     }
 
     /// Aliases begin with the main record's, so that those of a rule inside this filter are others.

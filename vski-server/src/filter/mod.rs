@@ -62,6 +62,10 @@ pub const MAX_PATH_SEGMENTS: usize = 12;
 /// Relations that a path may follow (PocketBase's).
 pub const MAX_RELATIONS: usize = 6;
 
+/// Relations that all paths of a filter or of an order follow together; comparisons about the same record share theirs.
+/// A rule has as many of its own.
+pub const MAX_ALL_RELATIONS: usize = 32;
+
 /// Keys of a list's order.
 pub const MAX_SORT_KEYS: usize = 8;
 

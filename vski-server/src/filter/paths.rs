@@ -253,7 +253,7 @@ fn is_end(rest: &[String]) -> bool {
 }
 
 /// The field, if this filter may know of it.
-fn field<'a>(scope: &Scope<'a>, collection: &'a Collection, name: &str) -> Option<&'a Field> {
+pub(super) fn field<'a>(scope: &Scope<'a>, collection: &'a Collection, name: &str) -> Option<&'a Field> {
     collection.field(name).filter(|field| !field.is_secret() && (scope.trusted || !field.hidden))
 }
 

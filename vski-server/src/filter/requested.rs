@@ -4,13 +4,14 @@ use rusqlite::types::Value as Sql;
 
 use super::ast::{Modifier, Path};
 use super::compile::Scope;
-use super::paths::{Join, Kind, Leaf, Lost, Resolved, Step, VIA, Way, constant, follow};
+use super::paths::{Join, Kind, Leaf, Lost, Resolved, Step, VIA, Way, constant, field, follow};
 use super::request::Found;
 use crate::store::fields::FieldKind;
 
 /// Follows a path that begins at `@request`.
 pub fn resolve<'a>(scope: &Scope<'a>, path: &Path) -> Result<Resolved<'a>, Lost> {
     let lost = |message| Lost { segment: 0, message };
+    may_know(scope, path)?;
     if let Some(way) = through_request(scope, path)? {
         return Ok(way);
     }
@@ -29,6 +30,21 @@ pub fn resolve<'a>(scope: &Scope<'a>, path: &Path) -> Result<Resolved<'a>, Lost>
                 Ok(Resolved::Way(Way { steps, leaf: Leaf::Item, kind: Kind::Loose, lower }))
             }
         },
+    }
+}
+
+/// A client's filter knows as much of the record that asks as its answers show.
+fn may_know(scope: &Scope<'_>, path: &Path) -> Result<(), Lost> {
+    let [first, name, ..] = path.segments.as_slice() else { return Ok(()) };
+    let Some(record) = scope.request.requester.record().filter(|_| !scope.trusted && first == "auth") else {
+        return Ok(());
+    };
+    let shown = ["collectionId", "collectionName"].contains(&name.as_str()) || name.contains(VIA);
+    match scope.catalogue.find(&record.collection_id) {
+        Some(collection) if !shown && field(scope, collection, name).is_none() => {
+            Err(Lost { segment: 1, message: format!("collection {} has no field {name:?}", collection.name) })
+        }
+        _ => Ok(()),
     }
 }
 

@@ -98,7 +98,7 @@ async fn batch(
         Ok(Written { value: records, head }) => {
             let mut value = Vec::with_capacity(records.len());
             for (action, record) in actions.into_iter().zip(records) {
-                value.push(shaped(&database.reader, action, record).await?);
+                value.push(shaped(&database.reader.data(app.limits.read_time), action, record).await?);
             }
             Ok(Positioned::new(&db, Written { value, head }, |records| Json(answers(records))))
         }

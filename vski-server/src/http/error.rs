@@ -93,7 +93,7 @@ impl From<StoreError> for ApiError {
             StoreError::Invalid(_) | StoreError::Fields(_) | StoreError::Line { .. } | StoreError::Batch { .. } => {
                 StatusCode::BAD_REQUEST
             }
-            StoreError::Unreplicable { .. } => StatusCode::UNPROCESSABLE_ENTITY,
+            StoreError::Unreplicable { .. } | StoreError::View { .. } => StatusCode::UNPROCESSABLE_ENTITY,
             StoreError::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             StoreError::Overloaded
             | StoreError::HandedOver
@@ -101,6 +101,7 @@ impl From<StoreError> for ApiError {
             | StoreError::NotReady(_)
             | StoreError::Unusable { .. }
             | StoreError::ReadTimeout(_)
+            | StoreError::ReadsBusy(_)
             | StoreError::Busy => StatusCode::SERVICE_UNAVAILABLE,
             StoreError::Damaged(_) => {
                 tracing::error!(error = error.describe(), "a request failed");

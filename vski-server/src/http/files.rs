@@ -138,7 +138,7 @@ async fn view(
     Params(params): Params<ViewParams>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let reader = app.reader(&db)?;
+    let reader = app.data(&db)?;
     let (wanted, requester) = (name.clone(), requester(&app, &db, params.token.as_deref()).await?);
     let found = reader.read(move |conn| {
         let catalogue = Catalogue::load(conn)?;

@@ -70,6 +70,9 @@ mod caching;
 /// Answers in gzip or zstd.
 mod compression;
 
+/// Bodies that are not read to their end.
+mod bodies;
+
 /// Errors as callers see them.
 mod error;
 
@@ -140,9 +143,11 @@ fn with_layers(routes: OpenApiRouter, app: App) -> Router {
         .method_not_allowed_fallback(no_method)
         .layer(DefaultBodyLimit::max(app.limits.body()))
         .layer(middleware::from_fn_with_state(app.clone(), layers::in_time))
+        .layer(middleware::from_fn_with_state(app.clone(), bodies::fits))
         .layer(middleware::from_fn(layers::envelope))
         .layer(middleware::from_fn(layers::seal))
         .layer(middleware::from_fn_with_state(app.clone(), layers::read_only))
+        .layer(middleware::from_fn(bodies::finish))
         .layer(middleware::from_fn(caching::keep_private))
         .layer(cors::layer(&app.cors_origins))
         .layer(middleware::from_fn_with_state(app.clone(), layers::identify))

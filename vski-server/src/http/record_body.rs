@@ -127,7 +127,8 @@ fn unpack(value: Value) -> Result<Value, ApiError> {
     serde_json::from_str(payload).map_err(|error| ApiError::bad_request(format!("@jsonPayload is not JSON: {error}")))
 }
 
-fn is_form(request: &Request) -> bool {
+/// Whether its body is a form with files.
+pub fn is_form(request: &Request) -> bool {
     let kind = request.headers().get(CONTENT_TYPE).map(|kind| kind.as_bytes().to_ascii_lowercase());
     kind.is_some_and(|kind| kind.starts_with(b"multipart/form-data"))
 }

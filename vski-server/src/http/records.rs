@@ -100,7 +100,7 @@ async fn list(
     Params(params): Params<ListParams>,
 ) -> Result<Json<Value>, ApiError> {
     let (query, shape) = params.query(app.limits.per_page.into())?;
-    let reader = app.reader(&db)?;
+    let reader = app.data(&db)?;
     let found = reader.read(move |conn| {
         let catalogue = Catalogue::load(conn)?;
         let asking = Asking { catalogue: &catalogue, request: &request };
@@ -125,7 +125,7 @@ async fn view(
     Params(params): Params<ShapeParams>,
 ) -> Result<Json<Value>, ApiError> {
     let shape = params.shape()?;
-    let reader = app.reader(&db)?;
+    let reader = app.data(&db)?;
     let found = reader.read(move |conn| {
         let catalogue = Catalogue::load(conn)?;
         let asking = Asking { catalogue: &catalogue, request: &request };
@@ -196,7 +196,7 @@ async fn change(
     let again = Arc::clone(&action);
     match database.writer.rows(bytes, move |conn| again.run(conn)).await {
         Ok(Written { value, head }) => {
-            let value = shaped(&database.reader, action, value).await?;
+            let value = shaped(&database.reader.data(app.limits.read_time), action, value).await?;
             Ok(Positioned::new(db, Written { value, head }, |record| Json(record.unwrap_or_default())))
         }
         Err(error) => {
@@ -216,14 +216,19 @@ pub async fn secrets(app: &App, address: IpAddr, database: &Database, action: &A
     Ok(secrets)
 }
 
-/// A record that was written, in its shape. Other records are read here and not on the writer's thread, for which others wait.
+/// A record that was written, in its shape; without other records if there is no time to read them. Other records are read here and not on the writer's thread, for which others wait.
 pub async fn shaped(reader: &Reader, action: Arc<Action>, record: Option<Value>) -> Result<Option<Value>, StoreError> {
     let Some(record) = record else { return Ok(None) };
     if !action.shape.expands() {
         return Ok(Some(action.shape.project(record)));
     }
-    let read = reader.read(move |conn| write::shaped(conn, &action.request, &action.collection, record, &action.shape));
-    read.await.map(Some)
+    let (alone, wanted) = (record.clone(), Arc::clone(&action));
+    let read = reader.read(move |conn| write::shaped(conn, &wanted.request, &wanted.collection, record, &wanted.shape));
+    match read.await {
+        // It is stored: an error would have it sent again.
+        Err(StoreError::ReadsBusy(_) | StoreError::ReadTimeout(_)) => Ok(Some(action.shape.project(alone))),
+        shaped => shaped.map(Some),
+    }
 }
 
 /// Deletes a record.

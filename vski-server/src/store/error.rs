@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use rusqlite::ffi::ErrorCode;
 use vski_replication::changelog::LogError;
 use vski_replication::datadir::DataDirError;
@@ -83,8 +85,19 @@ pub enum StoreError {
     #[error("{0}")]
     Catalogue(String),
     /// A read took longer than it may.
-    #[error("the read was stopped after {0} seconds")]
-    ReadTimeout(u64),
+    #[error("the read was stopped after {0:?}: ask for less, or with a cheaper filter")]
+    ReadTimeout(Duration),
+    /// No read of data found its turn.
+    #[error("all {0} reads of data that may run at once on this database are taken: try again shortly")]
+    ReadsBusy(usize),
+    /// A view's own SELECT failed as it ran.
+    #[error("the SELECT of view collection {name} failed ({reason}): an admin must change its viewQuery")]
+    View {
+        /// The collection.
+        name: String,
+        /// What SQLite said.
+        reason: String,
+    },
     /// Another program holds the file's write lock.
     #[error("another program is writing to the database file: try again shortly")]
     Busy,

@@ -1,54 +1,110 @@
 //! Reads: a few read-only connections per database, shared by all requests.
+//!
+//! There are two lanes, each with permits and connections of its own, so that a few costly filters hold up neither
+//! replication nor logins: [`Lane::Data`] for what callers ask of records, whose cost is theirs to choose, and
+//! [`Lane::System`] for all else, which is cheap by design.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use rusqlite::limits::Limit;
 use rusqlite::{Connection, ErrorCode};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use vski_replication::changelog::LogSize;
 use vski_replication::connection;
 use vski_replication::datadir::OpenLock;
 
 use super::error::StoreError;
 
-/// Reads that run at once on one database; more wait.
+/// Reads of one lane that run at once on one database; more wait.
 const MAX_CONNECTIONS: usize = 8;
 
-/// How long one read may take, so that no reader keeps the WAL from being checkpointed.
-pub const READ_LIMIT: Duration = Duration::from_secs(30);
+/// How long one read of the server's own may take, so that no reader keeps the WAL from being checkpointed.
+const SYSTEM_LIMIT: Duration = Duration::from_secs(30);
+
+/// How long a read of data waits for its turn before it is refused.
+const DATA_WAIT: Duration = Duration::from_secs(5);
+
+/// Largest value that a read of data may make, bytes: what a request may store is smaller.
+const MAX_DATA_VALUE: i32 = 128 << 20;
+
+/// Steps of SQLite's machine between two looks at whether a read was stopped.
+const STEPS_BETWEEN_LOOKS: i32 = 10_000;
+
+/// Whose read it is.
+#[derive(Clone, Copy, Debug)]
+pub enum Lane {
+    /// The server's own, what replicas ask, logins and tokens.
+    System,
+    /// A caller's, of records, which may take this long.
+    Data(Duration),
+}
 
 /// Hands out read-only connections to one database. Cheap to clone.
 #[derive(Clone)]
 pub struct Reader {
     shared: Arc<Shared>,
+    lane: Lane,
 }
 
 struct Shared {
     name: String,
     path: PathBuf,
-    /// Connections that nobody uses now.
-    idle: Mutex<Vec<Connection>>,
-    permits: Semaphore,
+    system: Arc<Pool>,
+    data: Arc<Pool>,
     /// How much history there is; counted on from where it was left.
     log_size: Mutex<LogSize>,
     /// Says that the file is open here: nobody replaces it meanwhile.
     _open: OpenLock,
 }
 
+/// The connections of one lane.
+struct Pool {
+    /// Those that nobody uses now.
+    idle: Mutex<Vec<Connection>>,
+    permits: Arc<Semaphore>,
+}
+
+impl Pool {
+    fn new() -> Arc<Self> {
+        Arc::new(Self { idle: Mutex::default(), permits: Arc::new(Semaphore::new(MAX_CONNECTIONS)) })
+    }
+
+    fn give_back(&self, conn: Connection) {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(conn);
+    }
+}
+
+/// Stops a read when nobody waits for it any more, as when its client has gone.
+struct StopOnDrop(Arc<AtomicBool>);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 impl Reader {
-    /// A reader of the file at `path`, which stays claimed by `open`.
+    /// A reader of the file at `path`, which stays claimed by `open`; for the server's own reads.
     #[must_use]
     pub fn new(name: &str, path: &Path, open: OpenLock) -> Self {
         let shared = Shared {
             name: name.to_owned(),
             path: path.to_owned(),
-            idle: Mutex::new(Vec::new()),
-            permits: Semaphore::new(MAX_CONNECTIONS),
+            system: Pool::new(),
+            data: Pool::new(),
             log_size: Mutex::default(),
             _open: open,
         };
-        Self { shared: Arc::new(shared) }
+        Self { shared: Arc::new(shared), lane: Lane::System }
+    }
+
+    /// The same, for what callers ask of records; a read may take `limit`.
+    #[must_use]
+    pub fn data(&self, limit: Duration) -> Self {
+        Self { shared: Arc::clone(&self.shared), lane: Lane::Data(limit) }
     }
 
     /// Whether both are of one file, opened once.
@@ -75,19 +131,27 @@ impl Reader {
         T: Send + 'static,
         F: FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
     {
-        let _permit = self.shared.permits.acquire().await.map_err(|_| StoreError::ShuttingDown)?;
-        let conn = self.connection()?;
-        let interrupt = conn.get_interrupt_handle();
-        let shared = Arc::clone(&self.shared);
+        let (pool, limit) = match self.lane {
+            Lane::System => (Arc::clone(&self.shared.system), SYSTEM_LIMIT),
+            Lane::Data(limit) => (Arc::clone(&self.shared.data), limit),
+        };
+        let permit = self.permit(&pool).await?;
+        let mut conn = self.connection(&pool)?;
+        let stop = StopOnDrop(Arc::new(AtomicBool::new(false)));
+        let stopped = Arc::clone(&stop.0);
         let mut task = tokio::task::spawn_blocking(move || {
+            // Held for as long as the connection is used, also when nobody waits for the answer.
+            let _permit = permit;
+            conn.progress_handler(STEPS_BETWEEN_LOOKS, Some(move || stopped.load(Ordering::Relaxed)))?;
             let result = in_transaction(&conn, work);
-            shared.give_back(conn);
+            conn.progress_handler(0, None::<fn() -> bool>)?;
+            pool.give_back(conn);
             result
         });
         let joined = tokio::select! {
             joined = &mut task => joined,
-            () = tokio::time::sleep(READ_LIMIT) => {
-                interrupt.interrupt();
+            () = tokio::time::sleep(limit) => {
+                drop(stop);
                 task.await
             }
         };
@@ -95,12 +159,23 @@ impl Reader {
             Ok(Err(StoreError::Sqlite(error)))
                 if error.sqlite_error_code() == Some(ErrorCode::OperationInterrupted) =>
             {
-                Err(StoreError::ReadTimeout(READ_LIMIT.as_secs()))
+                Err(StoreError::ReadTimeout(limit))
             }
             Ok(result) => result,
             Err(join) if join.is_panic() => std::panic::resume_unwind(join.into_panic()),
             Err(_) => Err(StoreError::ShuttingDown),
         }
+    }
+
+    async fn permit(&self, pool: &Pool) -> Result<OwnedSemaphorePermit, StoreError> {
+        let permit = Arc::clone(&pool.permits).acquire_owned();
+        let permit = match self.lane {
+            Lane::System => permit.await,
+            Lane::Data(_) => {
+                tokio::time::timeout(DATA_WAIT, permit).await.map_err(|_| StoreError::ReadsBusy(MAX_CONNECTIONS))?
+            }
+        };
+        permit.map_err(|_| StoreError::ShuttingDown)
     }
 
     /// Payload bytes of the entries in the log.
@@ -113,15 +188,16 @@ impl Reader {
         Ok(connection::reader(&self.shared.path)?)
     }
 
-    fn connection(&self) -> Result<Connection, StoreError> {
-        let idle = self.shared.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        idle.map_or_else(|| self.dedicated(), Ok)
-    }
-}
-
-impl Shared {
-    fn give_back(&self, conn: Connection) {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(conn);
+    fn connection(&self, pool: &Pool) -> Result<Connection, StoreError> {
+        let idle = pool.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        if let Some(conn) = idle {
+            return Ok(conn);
+        }
+        let conn = self.dedicated()?;
+        if matches!(self.lane, Lane::Data(_)) {
+            conn.set_limit(Limit::SQLITE_LIMIT_LENGTH, MAX_DATA_VALUE)?;
+        }
+        Ok(conn)
     }
 }
 

@@ -89,3 +89,22 @@ fn a_list_is_sorted_by_fields_and_through_relations_with_ties_broken_by_id() {
         assert_eq!(order_by(sort, &scope).map(|order| order.sql).expect_err(sort).column, column, "{sort}");
     }
 }
+
+#[test]
+fn a_users_filter_does_not_know_what_is_hidden_of_the_user() {
+    let mut world = World::new().asked_by_ann();
+    let mut collections: Vec<_> = world.catalogue.iter().cloned().collect();
+    let users = collections.iter_mut().find(|collection| collection.name == "users").unwrap();
+    users.fields.iter_mut().find(|field| field.name == "name").unwrap().hidden = true;
+    world.catalogue = crate::store::collections::Catalogue::new(collections);
+    assert_eq!(world.posts("@request.auth.name ~ 'a%' && id = 'p1'"), "p1", "a rule knows it");
+    for filter in ["@request.auth.name ~ 'a%'", "@request.auth.name:isset = true", "@request.auth.none = 1"] {
+        let error = world.compile("posts", filter, false).expect_err(filter);
+        assert!(error.message.contains("users has no field"), "{error}");
+        assert_eq!(error.column, "@request.auth.".len() + 1, "{error}");
+    }
+    for filter in ["@request.auth.id = 'u1'", "@request.auth.collectionName = 'users'", "@request.auth.team.level = 1"]
+    {
+        assert_ne!(world.find("posts", filter, false), "", "{filter}");
+    }
+}

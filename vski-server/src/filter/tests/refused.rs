@@ -51,6 +51,24 @@ fn a_path_follows_so_many_relations_and_no_more() {
 }
 
 #[test]
+fn all_paths_of_a_filter_follow_so_many_relations_and_no_more() {
+    let world = World::new();
+    let most = crate::filter::MAX_ALL_RELATIONS;
+    let chain = |count: usize| vec!["comments_via_post.by.name ?~ 'a%b'"; count].join(" || ");
+    assert!(world.compile("posts", &chain(most / 2), false).is_ok());
+    for trusted in [false, true] {
+        let error = world.compile("posts", &chain(most / 2 + 1), trusted).unwrap_err();
+        assert!(error.message.contains("more than 32 relations"), "{error}");
+        assert_eq!(error.column, chain(most / 2).chars().count() + " || ".len() + 1, "{error}");
+    }
+    let collection = world.catalogue.find("posts").unwrap();
+    assert!(crate::filter::check(&chain(most / 2 + 1), &world.catalogue, collection).is_err(), "a rule, too");
+    // A rule's relations are not those of a filter that meets it.
+    let world = world.with_view_rule("comments", Some("post.author.name != 'x'"));
+    assert!(world.compile("posts", &chain(most / 2), false).is_ok());
+}
+
+#[test]
 fn no_text_of_a_filter_gets_into_the_sql() {
     let world = World::new();
     for attempt in [
@@ -92,7 +110,8 @@ fn the_longest_filters_still_run() {
     let chain = |part: &str, joint: &str| vec![part; crate::filter::MAX_COMPARISONS].join(joint);
     assert_eq!(world.posts(&chain("views=10", "&&")), "p1");
     assert_eq!(world.posts(&chain("views=10", "||")), "p1");
-    assert_eq!(world.posts(&chain("editors.name?='ann'", "||")), "p1");
+    let related = vec!["editors.name?='ann'"; crate::filter::MAX_ALL_RELATIONS].join("||");
+    assert_eq!(world.posts(&related), "p1");
     assert_eq!(world.posts(&chain("editors.name?='ann'", "&&")), "p1");
     assert_eq!(world.posts(&format!("title ~ '{}'", "_".repeat(16_000))), "");
     let depth = crate::filter::MAX_DEPTH;

@@ -28,6 +28,7 @@ use crate::store::collections::{Catalogue, Collection};
 use crate::store::error::{FieldError, StoreError};
 use crate::store::passwords;
 use crate::store::query::{Asking, Shape, list};
+use crate::store::reader::Reader;
 use crate::store::requester::Requester;
 
 /// Longest life of a token that is made in a record's name, seconds: ten years.
@@ -133,7 +134,9 @@ async fn login(
     let found = checked.await?.ok_or_else(|| ApiError::bad_request("Failed to authenticate."))?;
     attempt.succeeded();
     let wanted = shape.clone();
-    let session = reader.read(move |conn| session(conn, request, &collection, &found, &db, &wanted)).await?;
+    let session = session_reader(&app, reader, &shape)
+        .read(move |conn| session(conn, request, &collection, &found, &db, &wanted))
+        .await?;
     Ok(session.answer(&app, &shape))
 }
 
@@ -170,7 +173,7 @@ async fn refresh(
             records::by_id(conn, collection, &id)?.ok_or_else(|| StoreError::NotFound(format!("{id} is gone")))?;
         session(conn, request, collection, &found, &db, &wanted)
     };
-    Ok(reader.read(read).await?.answer(&app, &shape))
+    Ok(session_reader(&app, reader, &shape).read(read).await?.answer(&app, &shape))
 }
 
 /// Tells how one logs in.
@@ -223,7 +226,7 @@ async fn impersonate(
         let asking = Asking { catalogue: &catalogue, request: &request };
         shown(conn, asking, collection, &found, &db, &wanted)
     };
-    let mut session = reader.read(read).await?;
+    let mut session = session_reader(&app, reader, &shape).read(read).await?;
     session.claims.fixed = true;
     if let Some(duration) = duration {
         session.claims.lasts(duration);
@@ -278,6 +281,11 @@ fn methods_json(enabled: bool, identity_fields: &[String]) -> Value {
         "usernamePassword": by_name,
         "authProviders": [],
     })
+}
+
+/// A login waits behind no reads of data, unless it wants to see some.
+fn session_reader(app: &App, reader: Reader, shape: &Shape) -> Reader {
+    if shape.expands() { reader.data(app.limits.read_time) } else { reader }
 }
 
 /// What a login answers, but for the token itself.

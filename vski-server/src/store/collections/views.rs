@@ -5,6 +5,7 @@
 //! the field that it is, so SQLite itself says which field a column of the result comes from.
 
 use rusqlite::Connection;
+use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 use vski_replication::schema::sql::{quote_name, tokens};
 
 use super::check::is_identifier;
@@ -15,6 +16,10 @@ use crate::store::fields::{self, Field, FieldKind};
 /// Longest SELECT, bytes.
 const MAX_BYTES: usize = 64 << 10;
 
+/// Functions that a view has no use for: they reach beyond the database, or make values of any size out of nothing.
+const REFUSED_FUNCTIONS: [&str; 7] =
+    ["load_extension", "zeroblob", "randomblob", "printf", "format", "fts3_tokenizer", "sqlite_log"];
+
 /// A database to try SELECTs in.
 pub struct Scratch<'a> {
     conn: Connection,
@@ -24,7 +29,11 @@ pub struct Scratch<'a> {
 impl<'a> Scratch<'a> {
     /// The tables of these collections; views among them are left out, since a view cannot read another.
     pub fn new(collections: impl Iterator<Item = &'a Collection>) -> Result<Self, StoreError> {
-        let conn = Connection::open_in_memory()?;
+        let mut conn = Connection::open_in_memory()?;
+        conn.authorizer(Some(|context: AuthContext<'_>| match context.action {
+            AuthAction::Function { function_name } if is_refused(function_name) => Authorization::Deny,
+            _ => Authorization::Allow,
+        }))?;
         let collections: Vec<_> = collections.filter(|collection| !collection.is_view()).collect();
         for (number, collection) in collections.iter().enumerate() {
             let columns: Vec<String> = readable(collection)
@@ -98,6 +107,10 @@ impl<'a> Scratch<'a> {
         let (number, at) = declared.strip_prefix("TEXT_")?.split_once('_')?;
         readable(self.collections.get(number.parse::<usize>().ok()?)?).nth(at.parse().ok()?)
     }
+}
+
+fn is_refused(function: &str) -> bool {
+    REFUSED_FUNCTIONS.iter().any(|refused| function.eq_ignore_ascii_case(refused))
 }
 
 /// The columns that a view may read.
@@ -196,6 +209,9 @@ mod tests {
             ("SELECT id, tokenKey FROM users", "no such column"),
             ("SELECT id FROM posts WHERE n = ?", "parameters"),
             ("SELECT id FROM posts) UNION SELECT (1", "cannot be used"),
+            ("SELECT id, load_extension('x') AS n FROM posts", "load_extension"),
+            ("SELECT id, hex(zeroblob(900000000)) AS n FROM posts", "zeroblob"),
+            ("SELECT id, printf('%900000000d', 1) AS n FROM posts", "printf"),
             ("SELECT row_number() OVER () AS id, n FROM posts", "as a text"),
         ] {
             let error = scratch.fields(query).unwrap_err();

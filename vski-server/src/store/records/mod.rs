@@ -24,6 +24,9 @@ mod delete;
 /// Passwords on their way to being hashes.
 mod secrets;
 
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
+
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, Statement};
 use serde_json::{Map, Value};
 use vski_replication::schema::sql::quote_name;
@@ -68,8 +71,38 @@ pub fn on_table<T>(
             }
             _ => None,
         };
-        contradiction.map_or(error, StoreError::Catalogue)
+        match error {
+            _ if contradiction.is_some() => StoreError::Catalogue(contradiction.unwrap_or_default()),
+            StoreError::Sqlite(cause) if collection.is_view() && is_the_selects(&cause) => failed(collection, &cause),
+            error => error,
+        }
     })
+}
+
+/// Whether an error is one of what a view computes, and not of the database or of who reads it.
+fn is_the_selects(error: &rusqlite::Error) -> bool {
+    let code = error.sqlite_error_code();
+    matches!(
+        code,
+        Some(
+            ErrorCode::Unknown
+                | ErrorCode::TooBig
+                | ErrorCode::OutOfMemory
+                | ErrorCode::TypeMismatch
+                | ErrorCode::AuthorizationForStatementDenied
+        )
+    )
+}
+
+/// A view's SELECT failed as it ran: told to the log once for each form of the view, since anybody may read it again.
+fn failed(collection: &Collection, cause: &rusqlite::Error) -> StoreError {
+    static TOLD: Mutex<BTreeSet<(String, String)>> = Mutex::new(BTreeSet::new());
+    let (name, reason) = (collection.name.clone(), cause.to_string());
+    let form = (collection.id.clone(), collection.updated.clone());
+    if TOLD.lock().unwrap_or_else(PoisonError::into_inner).insert(form) {
+        tracing::warn!(collection = name, reason, "the SELECT of a view failed as it ran: change its viewQuery");
+    }
+    StoreError::View { name, reason }
 }
 
 /// The columns of a record under the alias `r`, in the order that [`to_json`] reads: `id`, `created` and `updated` unless it

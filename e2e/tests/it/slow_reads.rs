@@ -1,0 +1,78 @@
+//! Reads that never end by themselves hold up other reads of records at most, and those are told so.
+
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use e2e::client::records;
+use e2e::{Cluster, eventually};
+use reqwest::Method;
+use serde_json::json;
+
+/// More than run at once on one database.
+const SLOW: usize = 12;
+
+/// A SELECT without an end.
+const ENDLESS: &str = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) \
+    SELECT CAST(max(i) AS TEXT) AS id FROM n";
+
+#[test]
+fn while_endless_reads_run_replicas_and_logins_are_answered_and_other_reads_are_told_to_wait() -> Result<()> {
+    let cluster = Cluster::new()?;
+    let mut master = cluster.master("master")?.env("READ_TIMEOUT", "15s");
+    master.start()?;
+    let admin = master.admin()?;
+    admin.create_collection("posts", &[("title", "text")])?;
+    let view = json!({"name": "endless", "type": "view", "viewQuery": ENDLESS, "listRule": "", "viewRule": ""});
+    admin.send(Method::POST, "/api/collections", Some(&view))?.ok()?;
+    let mut replica = cluster.embedded("replica", &master)?.env("SYNC_MODE", "stream");
+    replica.start()?;
+    replica.wait_ready()?;
+    let guest = master.client()?;
+    let slow: Vec<_> = (0..SLOW)
+        .map(|_| {
+            let guest = guest.clone();
+            thread::spawn(move || guest.get(&records("endless")))
+        })
+        .collect();
+    eventually("no read of records finds its turn", Duration::from_secs(30), || {
+        let reply = admin.get(&records("posts"))?;
+        let told = reply.status == 503 && reply.header("retry-after").is_some();
+        Ok(told && reply.body.contains("may run at once"))
+    })?;
+    ensure!(slow.iter().any(|read| !read.is_finished()), "some reads run still");
+    admin.status()?;
+    master.admin()?;
+    let made = admin.create_record("posts", &json!({"title": "meanwhile"}))?;
+    let (there, id) = (replica.client()?.with_token(&admin.token().context("a token")?), made["id"].as_str());
+    let id = id.context("an id")?;
+    eventually("the replica has what was written meanwhile", Duration::from_secs(30), || {
+        Ok(there.record("posts", id)?.is_some())
+    })?;
+    for read in slow {
+        let reply = read.join().expect("a thread that only asks")?;
+        ensure!(reply.status == 503 && reply.header("retry-after").is_some(), "{reply:?}");
+    }
+    eventually("reads of records go on", Duration::from_secs(30), || Ok(admin.get(&records("posts"))?.status == 200))
+}
+
+#[test]
+fn a_view_that_fails_as_it_runs_is_named_and_nothing_else_fails() -> Result<()> {
+    let cluster = Cluster::new()?;
+    let mut master = cluster.master("master")?;
+    master.start()?;
+    let admin = master.admin()?;
+    admin.create_collection("posts", &[("title", "text")])?;
+    admin.create_record("posts", &json!({"title": "no JSON"}))?;
+    let query = "SELECT id, json_extract(title, '$.a') AS a FROM posts";
+    let view = json!({"name": "broken", "type": "view", "viewQuery": query, "listRule": "", "viewRule": ""});
+    admin.send(Method::POST, "/api/collections", Some(&view))?.ok()?;
+    for _ in 0..2 {
+        let reply = master.client()?.get(&records("broken"))?;
+        ensure!(reply.status == 422 && reply.body.contains("broken"), "{reply:?}");
+    }
+    ensure!(admin.count("posts")? == 1);
+    let told = master.server.lines().iter().filter(|line| line.contains("the SELECT of a view failed")).count();
+    ensure!(told == 1, "it is told {told} times");
+    Ok(())
+}
