@@ -108,7 +108,7 @@ fn all_paths_of_a_filter_follow_so_many_relations_and_no_more() {
         assert_eq!(error.column, chain(most / 2).chars().count() + " || ".len() + 1, "{error}");
     }
     let collection = world.catalogue.find("posts").unwrap();
-    assert!(crate::filter::check(&chain(most / 2 + 1), &world.catalogue, collection).is_err(), "a rule, too");
+    assert!(crate::filter::check(&chain(most / 2 + 1), &world.catalogue, collection, false).is_err(), "a rule, too");
     // A rule's relations are not those of a filter that meets it.
     let world = world.with_view_rule("comments", Some("post.author.name != 'x'"));
     assert!(world.compile("posts", &chain(most / 2), false).is_ok());
