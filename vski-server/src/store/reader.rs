@@ -1,8 +1,8 @@
 //! Reads: a few read-only connections per database, shared by all requests.
 //!
 //! There are two lanes, each with permits and connections of its own, so that a few costly filters hold up neither
-//! replication nor logins: [`Lane::Data`] for what callers ask of records, whose cost is theirs to choose, and
-//! [`Lane::System`] for all else, which is cheap by design.
+//! replication nor logins: `Lane::Data` for what callers ask of records, whose cost is theirs to choose, and
+//! `Lane::System` for all else, which is cheap by design.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
