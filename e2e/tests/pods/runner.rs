@@ -170,10 +170,10 @@ pub fn life() -> Result<()> {
     namespace.must_exec("small-0", "main", &["touch", "/data/www/ready"])?;
     namespace.wait_ready("small-0")?;
     ensure!(namespace.restarts("small-0", "main")? == 0, "it was restarted for its readiness");
-    // Its end makes the file again.
+    // Its end makes the file again. A busy machine may answer a probe too late, and it is restarted once more.
     namespace.must_exec("small-0", "main", &["rm", "/data/www/live"])?;
     eventually("it was restarted", SOON, || {
-        Ok(namespace.restarts("small-0", "main")? == 1 && namespace.is_ready("small-0")?)
+        Ok(namespace.restarts("small-0", "main")? >= 1 && namespace.is_ready("small-0")?)
     })?;
     ensure!(
         namespace.events_of("small-0").contains(&("main".to_owned(), What::Unhealthy("liveness"))),
