@@ -12,9 +12,6 @@ use crate::store::requester::Requester;
 /// What every record has, of whatever auth collection.
 const COMMON: [&str; 5] = ["id", "created", "updated", "collectionId", "collectionName"];
 
-/// What a body of an auth collection's record has beside its fields.
-const PASSWORDS: [&str; 2] = ["passwordConfirm", "oldPassword"];
-
 /// Whether a rule makes sense for a collection. `changes`: it is about what a request makes of a record of this collection,
 /// so that the body is such a record's.
 pub fn check(text: &str, catalogue: &Catalogue, collection: &Collection, changes: bool) -> Result<(), FilterError> {
@@ -65,7 +62,7 @@ fn auth_path(scope: &Scope<'_>, path: &Path) -> Result<(), Lost> {
 /// The collection must have it.
 fn body_path(collection: &Collection, path: &Path) -> Result<(), Lost> {
     let Some(name) = path.segments.get(1) else { return Ok(()) };
-    if collection.field(name).is_some() || collection.is_auth() && PASSWORDS.contains(&name.as_str()) {
+    if collection.field(name).is_some() || collection.is_password_key(name) {
         return Ok(());
     }
     Err(Lost { segment: 1, message: format!("collection {} has no field {name:?}", collection.name) })

@@ -153,6 +153,12 @@ impl Collection {
         self.kind == CollectionKind::Auth
     }
 
+    /// Whether a body's key is no field, and only says something about a record's new password.
+    #[must_use]
+    pub fn is_password_key(&self, key: &str) -> bool {
+        self.is_auth() && matches!(key, "passwordConfirm" | "oldPassword")
+    }
+
     /// What a SELECT reads from: the quoted table, or a view's SELECT in parentheses. Give it an alias.
     #[must_use]
     pub fn source(&self) -> Cow<'_, str> {

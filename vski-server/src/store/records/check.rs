@@ -11,9 +11,6 @@ use crate::store::ids;
 /// Keys of a record's JSON that the server sets: a client may send back what it got.
 const READ_ONLY_KEYS: [&str; 5] = ["created", "updated", "collectionId", "collectionName", "expand"];
 
-/// Keys that only say something about a new password.
-const PASSWORD_KEYS: [&str; 2] = ["passwordConfirm", "oldPassword"];
-
 /// A record to be stored: checked, and in SQL's values.
 #[derive(Clone, Debug)]
 pub struct NewRecord {
@@ -103,7 +100,7 @@ fn unknown_keys(collection: &Collection, sender: Sender, body: &Map<String, Valu
     let known = |key: &str| {
         key == "id"
             || READ_ONLY_KEYS.contains(&key)
-            || (collection.is_auth() && PASSWORD_KEYS.contains(&key))
+            || collection.is_password_key(key)
             || sender.fields(collection).any(|field| field.name == key)
     };
     let unknown = body.keys().filter(|key| !known(key));
