@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use e2e::cluster::READY;
+use e2e::faults::{self, Fault};
 use e2e::process::{self, Finished};
 use e2e::{Cluster, Node, content, programs};
 
@@ -112,6 +113,32 @@ fn an_import_whose_server_is_killed_goes_on_when_it_is_back_and_stores_each_line
     let counts: (i64, i64) =
         conn.query_row("SELECT count(*), count(DISTINCT n) FROM many", [], |row| Ok((row.get(0)?, row.get(1)?)))?;
     ensure!(counts == (20_000, 20_000), "{counts:?}");
+    Ok(())
+}
+
+#[test]
+fn an_import_goes_on_wherever_within_a_chunk_its_server_dies() -> Result<()> {
+    let cluster = Cluster::new()?;
+    let mut master = cluster.master("master")?;
+    master.start()?;
+    let admin = master.admin()?;
+    let file = cluster.path().join("three.ndjson");
+    // One has its id from the file.
+    std::fs::write(&file, "{\"id\":\"own0000id000001\",\"n\":1}\n{\"n\":2}\n{\"n\":3}\n")?;
+    for (number, Fault { label, .. }) in faults::of_group("rows")?.into_iter().enumerate() {
+        let collection = format!("lines{number}");
+        admin.create_collection(&collection, &[("n", "number")])?;
+        master.stop()?;
+        master.server.launch(&[("VSKI_FAULT", label.as_str())])?;
+        master.server.wait_listening()?;
+        let mut command = master.server.subcommand(&["import", "--collection", &collection]);
+        let mut import = process::Process::spawn("import", command.arg(&file))?;
+        master.server.wait_exit(READY).with_context(|| format!("it dies at {label}"))?;
+        master.start()?;
+        let status = import.wait_exit(READY)?;
+        ensure!(status.success(), "{label}: the import ended with {status}");
+        ensure!(admin.count(&collection)? == 3, "{label}: {}", admin.count(&collection)?);
+    }
     Ok(())
 }
 

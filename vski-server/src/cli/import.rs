@@ -124,19 +124,20 @@ async fn store(target: &Target, args: &ImportArgs, total: usize) -> Result<usize
     Ok(done)
 }
 
-/// Stores a chunk, whose records all have ids: where the connection broke it is sent again, and if it then turns out to
-/// be there already, the first attempt had arrived.
+/// Stores a chunk, whose records all have ids: where the connection broke it is sent again, and if then all its records
+/// are there already, the first attempt had arrived.
 async fn insert(target: &Target, args: &ImportArgs, chunk: Vec<Line>) -> Result<(), ChunkError> {
     let deadline = Instant::now() + RETRY_LIMIT;
-    let first_id = chunk.first().and_then(|line| line["id"].as_str()).unwrap_or_default().to_owned();
     let mut again = false;
     loop {
-        match target.insert(&args.db, &args.collection, chunk.clone()).await {
-            Err(ChunkError::Line(1, message))
-                if again && message.contains(&first_id) && message.contains("exists already") =>
-            {
-                return Ok(());
+        let sent = match target.insert(&args.db, &args.collection, chunk.clone()).await {
+            Err(taken @ ChunkError::Line { id_taken: true, .. }) if again => {
+                let there = target.has_all(&args.db, &args.collection, &chunk).await;
+                there.and_then(|there| if there { Ok(()) } else { Err(taken) })
             }
+            sent => sent,
+        };
+        match sent {
             Err(ChunkError::Unknown(_)) if Instant::now() < deadline => again = true,
             done => return done,
         }
@@ -149,7 +150,7 @@ fn stopped(args: &ImportArgs, numbers: &[usize], done: usize, error: ChunkError)
     let (file, first) = (args.file.display(), numbers.first().copied().unwrap_or(args.from_line));
     let rest = format!("{done} records are stored; mend this and go on with --from-line {first}");
     match error {
-        ChunkError::Line(line, message) => {
+        ChunkError::Line { line, message, .. } => {
             let number = numbers.get(line.saturating_sub(1)).copied().unwrap_or(first);
             Failure::work(format!("{file} line {number}: {message}; {rest}"))
         }

@@ -21,7 +21,7 @@ use crate::replication::replicas::Replicas;
 use crate::replication::verdict::{self, ReplicaRow};
 use crate::store::collections::change::{self, Edit};
 use crate::store::collections::{self, Collection, Wanted};
-use crate::store::error::StoreError;
+use crate::store::error::{NOT_UNIQUE, StoreError};
 use crate::store::import;
 use crate::store::master::Master;
 use crate::store::migration::Plan;
@@ -37,8 +37,8 @@ pub type Line = Map<String, Value>;
 
 /// Why a chunk of records was not stored.
 pub enum ChunkError {
-    /// A line of it, counted from 1 within the chunk.
-    Line(usize, String),
+    /// A line of it, counted from 1 within the chunk; `id_taken`: another record has its id.
+    Line { line: usize, message: String, id_taken: bool },
     /// All of it.
     Chunk(String),
     /// The connection broke: stored or not, nobody knows.
@@ -164,11 +164,21 @@ impl Target {
                 let database = master.database(db).map_err(|error| ChunkError::Chunk(error.describe()))?;
                 let stored = import::store(&database.reader, &database.writer, collection.to_owned(), chunk, 0).await;
                 stored.map(|_| ()).map_err(|error| match error {
-                    StoreError::Line { line, message } => ChunkError::Line(line, message),
+                    StoreError::Line { line, message, fields } => {
+                        let id_taken = fields.iter().any(|field| field.field == "id" && field.code == NOT_UNIQUE);
+                        ChunkError::Line { line, message, id_taken }
+                    }
                     other => ChunkError::Chunk(other.describe()),
                 })
             }
         }
+    }
+
+    /// Whether a chunk whose connection broke was stored: all its records are there, by their ids.
+    pub async fn has_all(&self, db: &str, collection: &str, chunk: &[Line]) -> Result<bool, ChunkError> {
+        let Self::Api(api) = self else { return Ok(false) };
+        let ids: Vec<_> = chunk.iter().filter_map(|line| line["id"].as_str()).collect();
+        api.has_all(db, collection, &ids).await.map_err(ChunkError::Unknown)
     }
 
     /// Runs a manual migration: the versions before and after, and the kind of its entry.
@@ -265,9 +275,26 @@ impl Api {
         }
         let line = answer["data"]["line"].as_u64().and_then(|line| usize::try_from(line).ok());
         match (line, answer["data"]["reason"].as_str()) {
-            (Some(line), Some(message)) => Err(ChunkError::Line(line, message.to_owned())),
+            (Some(line), Some(message)) => {
+                let id_taken = answer["data"]["fields"]["id"]["code"] == NOT_UNIQUE;
+                Err(ChunkError::Line { line, message: message.to_owned(), id_taken })
+            }
             _ => Err(ChunkError::Chunk(reason(&answer))),
         }
+    }
+
+    /// Whether all these records are there.
+    async fn has_all(&self, db: &str, collection: &str, ids: &[&str]) -> Result<bool, String> {
+        for id in ids {
+            let path = format!("/api/collections/{collection}/records/{id}");
+            let (status, answer) = self.send(Method::GET, &path, Some(db), None).await?;
+            match status {
+                StatusCode::OK => {}
+                StatusCode::NOT_FOUND => return Ok(false),
+                _ => return Err(reason(&answer)),
+            }
+        }
+        Ok(true)
     }
 
     async fn send(

@@ -7,7 +7,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 
-use crate::store::error::StoreError;
+use crate::store::error::{FieldError, StoreError};
 
 /// Seconds after which a refused caller may try again.
 const RETRY_AFTER_SECONDS: u64 = 1;
@@ -120,15 +120,22 @@ impl From<StoreError> for ApiError {
         let mut api = Self::new(status, error.to_string());
         match error {
             StoreError::Fields(fields) => {
-                for field in fields {
-                    api = api.with(&field.field, json!({ "code": field.code, "message": field.message }));
+                for field in &fields {
+                    api = api.with(&field.field, refused(field));
                 }
                 api
             }
-            StoreError::Line { line, message } => api.with("line", line).with("reason", message),
+            StoreError::Line { line, message, fields } => {
+                let refused: Map<_, _> = fields.iter().map(|field| (field.field.clone(), refused(field))).collect();
+                api.with("line", line).with("reason", message).with("fields", refused)
+            }
             _ => api,
         }
     }
+}
+
+fn refused(field: &FieldError) -> Value {
+    json!({ "code": field.code, "message": field.message })
 }
 
 /// A batch that one request made fail: what that one would have been answered stands below `data.requests`, as in

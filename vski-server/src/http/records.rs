@@ -280,7 +280,7 @@ async fn import_lines(
         return Err(ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, message));
     }
     let parse = |(at, line): (usize, &str)| {
-        import::parse_line(line).map_err(|message| StoreError::Line { line: at + 1, message })
+        import::parse_line(line).map_err(|message| StoreError::Line { line: at + 1, message, fields: Vec::new() })
     };
     let chunk: Vec<_> = text.lines().enumerate().map(parse).collect::<Result<_, _>>()?;
     let database = master.database(&db)?;

@@ -16,6 +16,9 @@ pub struct FieldError {
     pub message: String,
 }
 
+/// The code of a field whose value another record has.
+pub const NOT_UNIQUE: &str = "validation_not_unique";
+
 /// Why the store did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -38,6 +41,8 @@ pub enum StoreError {
         line: usize,
         /// What is wrong with it.
         message: String,
+        /// The fields that were refused, if it was for fields.
+        fields: Vec<FieldError>,
     },
     /// A request of a batch was refused; nothing of the batch was stored.
     #[error("request {at} of the batch was refused, and nothing of it was stored: {error}")]

@@ -46,7 +46,7 @@ pub fn insert(
         let stored = records::check(collection, Sender::Admin, body, false, secrets)
             .and_then(|record| records::insert(conn, &catalogue, collection, &record));
         stored.map_err(|error| match error {
-            refused @ (StoreError::Fields(_) | StoreError::Invalid(_)) => on_line(at, &refused),
+            refused @ (StoreError::Fields(_) | StoreError::Invalid(_)) => on_line(at, refused),
             broken => broken,
         })?;
     }
@@ -86,6 +86,8 @@ pub fn infer_fields<'a>(records: impl Iterator<Item = &'a Map<String, Value>>) -
     fields
 }
 
-fn on_line(at: usize, error: &StoreError) -> StoreError {
-    StoreError::Line { line: at + 1, message: describe(error) }
+fn on_line(at: usize, error: StoreError) -> StoreError {
+    let message = describe(&error);
+    let fields = if let StoreError::Fields(fields) = error { fields } else { Vec::new() };
+    StoreError::Line { line: at + 1, message, fields }
 }

@@ -15,7 +15,7 @@ use vski_replication::names;
 use vski_replication::node::NodeDb;
 
 use super::database::{self, Before, Database};
-use super::error::StoreError;
+use super::error::{NOT_UNIQUE, StoreError};
 use super::files::Uploads;
 use super::fingerprint;
 use super::reader::Reader;
@@ -150,13 +150,13 @@ impl Master {
         if let Some(taken) = read(&self.deleted).iter().find(|taken| taken.eq_ignore_ascii_case(name)) {
             let message =
                 format!("database {taken} was deleted, and its name stays its own: restore it, or choose another");
-            return Err(StoreError::field("name", "validation_not_unique", message));
+            return Err(StoreError::field("name", NOT_UNIQUE, message));
         }
         let open = self.all().into_iter().map(|database| database.name);
         let taken = open.chain(self.unusable.keys().cloned()).find(|taken| taken.eq_ignore_ascii_case(name));
         if let Some(taken) = taken {
             let message = format!("database {taken} exists already");
-            return Err(StoreError::field("name", "validation_not_unique", message));
+            return Err(StoreError::field("name", NOT_UNIQUE, message));
         }
         self.remembered(&NodeDb::open(&self.dir)?, name, &Before::default())?;
         let head = *self.database(name)?.writer.head().borrow();

@@ -17,7 +17,7 @@ use vski_replication::session::Session;
 use vski_replication::trace::Trace;
 
 use super::commit_span::CommitSpan;
-use super::error::StoreError;
+use super::error::{NOT_UNIQUE, StoreError};
 use super::replicable::{self, Verdict};
 use super::request::Request;
 use crate::metrics::WriterMetrics;
@@ -312,7 +312,7 @@ fn refused(statement: &str, source: rusqlite::Error) -> StoreError {
         // Only a unique index looks at what is stored already.
         Some(ErrorCode::ConstraintViolation) => StoreError::field(
             "indexes",
-            "validation_not_unique",
+            NOT_UNIQUE,
             format!("cannot be made unique, because there are records with equal values ({source}): {statement}"),
         ),
         Some(ErrorCode::Unknown) => StoreError::Invalid(format!("SQLite refuses this ({source}): {statement}")),

@@ -44,7 +44,7 @@ async fn fill_collection(target: &Target, name: &str, lines: Vec<Line>) -> Resul
     for chunk in lines.chunks(CHUNK_LINES) {
         let stored = target.insert(names::DEFAULT_DATABASE, name, chunk.to_vec()).await;
         stored.map_err(|error| match error {
-            ChunkError::Line(line, message) => Failure::work(format!("{name} line {line}: {message}")),
+            ChunkError::Line { line, message, .. } => Failure::work(format!("{name} line {line}: {message}")),
             ChunkError::Chunk(message) | ChunkError::Unknown(message) => Failure::work(format!("{name}: {message}")),
         })?;
         bar.inc(chunk.len() as u64);

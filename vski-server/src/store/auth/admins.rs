@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::{check_email, new_token_key, token_digest};
 use crate::store::collections::Collection;
-use crate::store::error::StoreError;
+use crate::store::error::{NOT_UNIQUE, StoreError};
 use crate::store::query::own;
 use crate::store::{ids, passwords};
 
@@ -157,7 +157,7 @@ pub fn verify_password(admin: Option<&Admin>, password: &str) -> bool {
 }
 
 fn taken(email: &str) -> StoreError {
-    StoreError::field("email", "validation_not_unique", format!("an admin {email} exists already"))
+    StoreError::field("email", NOT_UNIQUE, format!("an admin {email} exists already"))
 }
 
 fn find(conn: &Connection, condition: &str, value: &str) -> Result<Option<Admin>, StoreError> {

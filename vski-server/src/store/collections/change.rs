@@ -7,7 +7,7 @@ use rusqlite::Connection;
 use super::draft::Draft;
 use super::views::Scratch;
 use super::{Catalogue, Collection, Wanted, check, rows};
-use crate::store::error::StoreError;
+use crate::store::error::{NOT_UNIQUE, StoreError};
 use crate::store::request::Written;
 use crate::store::writer::Writer;
 
@@ -119,7 +119,7 @@ fn import(draft: &mut Draft, collections: &[Wanted], delete_missing: bool) -> Re
         };
         if ids.contains(&id) {
             let message = format!("collection {} is given twice", wanted.name.as_deref().unwrap_or(&id));
-            return Err(at(number)(StoreError::field("name", "validation_not_unique", message)));
+            return Err(at(number)(StoreError::field("name", NOT_UNIQUE, message)));
         }
         if let Some(given) = wanted.id.clone().filter(|given| *given != id) {
             draft.aliases.insert(given, id.clone());

@@ -2,7 +2,7 @@ use vski_replication::names;
 
 use super::{Catalogue, Collection, MAX_FIELDS};
 use crate::filter;
-use crate::store::error::{FieldError, StoreError};
+use crate::store::error::{FieldError, NOT_UNIQUE, StoreError};
 use crate::store::fields::{Field, FieldKind};
 
 /// Columns that every record has.
@@ -63,7 +63,7 @@ pub fn fields(fields: &[Field]) -> Result<(), StoreError> {
         if fields[..at].iter().any(|earlier| earlier.id == field.id && !same(&earlier.name)) {
             errors.push(FieldError {
                 field: format!("fields[{at}].id"),
-                code: "validation_not_unique",
+                code: NOT_UNIQUE,
                 message: format!("{:?} is another field's id", field.id),
             });
         }

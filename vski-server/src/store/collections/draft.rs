@@ -8,7 +8,7 @@ use vski_replication::schema::sql::quote_name;
 use super::auth::{self, AuthOptions};
 use super::rules::RuleChanges;
 use super::{Collection, CollectionKind, Index, MAX_FIELDS, Wanted, check, rows, rules};
-use crate::store::error::{FieldError, StoreError};
+use crate::store::error::{FieldError, NOT_UNIQUE, StoreError};
 use crate::store::fields::{Field, FieldKind};
 use crate::store::ids;
 
@@ -79,7 +79,7 @@ impl Draft {
     pub fn add(&mut self, wanted: &Wanted) -> Result<String, StoreError> {
         let name = wanted.name.clone().unwrap_or_default();
         check::name(&name)?;
-        let taken = |message: String| StoreError::field("name", "validation_not_unique", message);
+        let taken = |message: String| StoreError::field("name", NOT_UNIQUE, message);
         if self.live().any(|collection| collection.name.eq_ignore_ascii_case(&name)) {
             return Err(taken(format!("a collection {name} exists already")));
         }
@@ -92,7 +92,7 @@ impl Draft {
         }
         if let Some(other) = self.live().find(|other| other.name.eq_ignore_ascii_case(&id)) {
             let message = format!("is the name of the collection {}: choose another", other.name);
-            return Err(StoreError::field("id", "validation_not_unique", message));
+            return Err(StoreError::field("id", NOT_UNIQUE, message));
         }
         match self.after.get_mut(&id) {
             Some(old) if old.deleted.is_some() && old.name == name && old.kind == kind => old.deleted = None,
@@ -102,7 +102,7 @@ impl Draft {
                     if old.deleted.is_some() { "deleted collection" } else { "collection" },
                     old.name
                 );
-                return Err(StoreError::field("id", "validation_not_unique", message));
+                return Err(StoreError::field("id", NOT_UNIQUE, message));
             }
             None => {
                 let left = self.after.values().any(|collection| collection.table.eq_ignore_ascii_case(&name));

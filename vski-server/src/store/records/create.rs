@@ -6,7 +6,7 @@ use vski_replication::schema::sql::quote_name;
 use super::check::{NewRecord, check};
 use super::{Body, Secrets, on_table, relations, view};
 use crate::store::collections::{Catalogue, Collection};
-use crate::store::error::{FieldError, StoreError};
+use crate::store::error::{FieldError, NOT_UNIQUE, StoreError};
 use crate::store::fields::Field;
 use crate::store::ids;
 
@@ -65,7 +65,7 @@ pub fn not_unique(collection: &Collection, error: StoreError) -> StoreError {
     let together = if columns.len() > 1 { " together with the other fields named" } else { "" };
     let refused = |column: &&str| FieldError {
         field: name(column),
-        code: "validation_not_unique",
+        code: NOT_UNIQUE,
         message: if *column == "id" {
             "is the id of a record that exists already".to_owned()
         } else {
