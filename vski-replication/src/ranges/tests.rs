@@ -1,8 +1,9 @@
 use proptest::prelude::*;
+use rusqlite::Connection;
 
 use super::*;
 use crate::damage::damaged;
-use crate::position::{Chain, Epoch, EpochId};
+use crate::position::{Chain, DatabaseId, Epoch, EpochId, Position};
 
 const TABLE: &str = "CREATE TABLE t (a TEXT, k TEXT NOT NULL, n INTEGER NOT NULL, g AS (a || 'x'), PRIMARY KEY (n, k))";
 
