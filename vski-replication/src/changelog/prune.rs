@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{LogError, base, head, position_at, schema_at, signed, traces, unsigned};
+use super::rows::{signed, unsigned};
+use super::{LogError, base, head, position_at, schema_at, traces};
 use crate::position::Position;
 use crate::ranges::Overview;
 

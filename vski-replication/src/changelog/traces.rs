@@ -8,7 +8,8 @@
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, params};
 
-use super::{LogError, signed};
+use super::LogError;
+use super::rows::signed;
 use crate::entry::Entry;
 use crate::trace::Trace;
 
