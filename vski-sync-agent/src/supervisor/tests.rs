@@ -8,7 +8,7 @@ use vski_replication::node::{self, Role};
 use vski_replication::position::Position;
 
 use super::*;
-use crate::config::LogFormat;
+use crate::config::{LogFormat, Schedule};
 use crate::testing::{FakeMaster, Master, SECRET, eventually, rows};
 
 struct Replica {
