@@ -9,13 +9,18 @@ use std::ffi::OsStr;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::eventually;
 use crate::manifests::repository;
+use crate::reserve::reserve;
 
 /// How long a command may take on a busy machine.
-pub const COMMAND: Duration = Duration::from_secs(180);
+pub const COMMAND: Duration = Duration::from_secs(300);
+
+/// How long it may take until Docker has let go of what is to be removed.
+const REMOVED: Duration = Duration::from_secs(60);
 
 /// How long a script may take that fetches packages or compiles.
 const SCRIPT: Duration = Duration::from_secs(1800);
@@ -64,8 +69,14 @@ impl Scope {
         removed.into_iter().collect()
     }
 
-    /// Removes containers, networks and volumes of a name: all that can be removed, whatever else fails.
+    /// Removes containers, networks and volumes of a name. What Docker is busy with, such as a container that it removes
+    /// already, is tried again.
     pub fn remove(&self, name: &str) -> Result<()> {
+        eventually(&format!("what belongs to {name} is removed"), REMOVED, || self.try_remove(name).map(|()| true))
+    }
+
+    /// All that can be removed, whatever else fails.
+    fn try_remove(&self, name: &str) -> Result<()> {
         let filter = format!("label={}", self.tag(name));
         let removed = [
             (&["ps", "--all", "--quiet"][..], &["rm", "--force", "--volumes"][..]),
@@ -77,7 +88,7 @@ impl Scope {
             let found: Vec<&str> = found.lines().collect();
             if found.is_empty() { Ok(()) } else { docker(&[remove, &found].concat()).map(drop) }
         });
-        removed.into_iter().collect::<Result<()>>().with_context(|| format!("remove what belongs to {name}"))
+        removed.into_iter().collect()
     }
 
     /// [`Scope::sweep`] where an error has nowhere to go but the run's output.
@@ -182,14 +193,25 @@ pub fn stand_ins(images: &[&str]) -> Result<()> {
     if missing.is_empty() { Ok(()) } else { script("e2e/images/stand-ins", &missing).map(drop) }
 }
 
-/// A subnet of 256 addresses that no network of Docker has: the scenarios give addresses away themselves.
+/// A subnet of 256 addresses that no network of Docker has, and that no other run of tests is given: the scenarios give
+/// addresses away themselves.
 pub fn free_subnet() -> Result<String> {
     let networks = docker(&["network", "ls", "--quiet"])?;
     let mut inspect = vec!["network", "inspect", "--format", "{{range .IPAM.Config}}{{.Subnet}} {{end}}"];
     inspect.extend(networks.lines());
-    let taken = docker(&inspect)?;
+    let listed = try_docker(&inspect)?;
+    let (taken, complaint) = (String::from_utf8_lossy(&listed.stdout), String::from_utf8_lossy(&listed.stderr));
+    // A network that somebody has removed meanwhile is an error, after all others are listed.
+    let gone = complaint.contains("not found") || complaint.contains("No such network");
+    ensure!(listed.status.success() || gone, "list subnets: {complaint}");
     let taken: BTreeSet<&str> = taken.split_whitespace().collect();
     let start = rand::random::<u8>();
-    let free = (0..=255).map(|step| format!("10.213.{}.0/24", start.wrapping_add(step)));
-    free.into_iter().find(|subnet| !taken.contains(subnet.as_str())).context("all subnets are taken")
+    for step in 0..=255 {
+        let third = start.wrapping_add(step);
+        let subnet = format!("10.213.{third}.0/24");
+        if !taken.contains(subnet.as_str()) && reserve(&format!("subnet-10.213.{third}"))? {
+            return Ok(subnet);
+        }
+    }
+    bail!("all subnets are taken")
 }

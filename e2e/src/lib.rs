@@ -1,6 +1,6 @@
 //! Black-box harness: the built programs run as processes, are asked over HTTP, killed, and their files compared.
 //!
-//! Reading order: [`mod@eventually`] is the one way to wait. [`programs`] finds the binaries, [`output`] keeps what they
+//! Reading order: [`mod@eventually`] is the one way to wait. [`mod@reserve`] keeps what two runs must not share. [`programs`] finds the binaries, [`output`] keeps what they
 //! print, [`process`] runs one of them, [`memory`] watches it, [`program`] one that can be started again, [`cluster`] whole nodes. [`client`]
 //! talks to a node, [`load`] writes to it and remembers what was acknowledged, [`reads`] notices reads that fail or are
 //! stale, [`content`] compares data directories,
@@ -14,6 +14,9 @@
 
 /// Wait for a condition, with a deadline.
 pub mod eventually;
+
+/// Names that one process of this machine has at a time.
+pub mod reserve;
 
 /// Where the built programs are.
 pub mod programs;

@@ -1,21 +1,28 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::net::{Ipv4Addr, TcpListener};
+use std::ops::Range;
 use std::path::PathBuf;
 use std::process::{Command, ExitStatus};
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
 use crate::output::{is_alarming, is_panic, log_field};
 use crate::process::{self, Process};
+use crate::reserve::reserve;
 
 /// How long a debug build may take until it listens, on a busy machine.
-const STARTED: Duration = Duration::from_secs(30);
+const STARTED: Duration = Duration::from_secs(90);
 
-/// How long a graceful stop may take.
-const STOPPED: Duration = Duration::from_secs(20);
+/// How long a graceful stop may take: the programs' own limits together are 23 s, and a busy machine adds to them.
+const STOPPED: Duration = Duration::from_secs(60);
+
+/// Where ports are taken from, and how many a process takes at once.
+const PORTS: Range<u16> = 20_000..32_000;
+const BLOCK: u16 = 100;
 
 /// A program with fixed settings and a fixed port.
 pub struct Program {
@@ -146,25 +153,42 @@ impl Program {
     }
 }
 
-/// A port that is free now, and that the kernel gives to nobody else while its program is down: it lies below the
-/// range of which outgoing connections take theirs.
+/// A port that is free now, and that nobody else gets while its program is down: not from the kernel, since it lies below
+/// the range of which outgoing connections take theirs, and not from another run of tests, since this one has reserved it.
 pub fn free_port() -> Result<u16> {
     free_ports(1)
 }
 
-/// The first of `count` neighbouring ports that are free now, and that no other test of this process is given.
+/// The first of `count` neighbouring ports that are free now, and that no other test is given.
 pub fn free_ports(count: u16) -> Result<u16> {
-    const RANGE: std::ops::Range<u16> = 20_000..32_000;
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    // Test processes that run side by side begin at different places.
-    let begin = u16::try_from(std::process::id() % 1200).context("a small number")? * 10;
+    static LEFT: Mutex<Range<u16>> = Mutex::new(0..0);
     let is_free = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
-    for _ in RANGE {
-        let step = NEXT.fetch_add(count, Ordering::Relaxed);
-        let first = RANGE.start + begin.wrapping_add(step) % (RANGE.end - RANGE.start - count);
-        if (first..first + count).all(is_free) {
-            return Ok(first);
+    let mut left = LEFT.lock().unwrap_or_else(PoisonError::into_inner);
+    loop {
+        while left.len() >= usize::from(count) {
+            let first = left.start;
+            left.start += count;
+            if (first..left.start).all(is_free) {
+                return Ok(first);
+            }
+        }
+        *left = block_of_ports(count)?;
+    }
+}
+
+/// Ports that from now on are this process's.
+fn block_of_ports(count: u16) -> Result<Range<u16>> {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    ensure!(count <= BLOCK, "{count} neighbouring ports are more than {BLOCK}");
+    let blocks = (PORTS.end - PORTS.start) / BLOCK;
+    // Runs side by side mostly begin at different places.
+    let begin = u16::try_from(std::process::id() % u32::from(blocks)).context("a small number")?;
+    loop {
+        let step = NEXT.fetch_add(1, Ordering::Relaxed);
+        ensure!(step < blocks, "other runs of tests, or this one, have all ports in {PORTS:?}");
+        let first = PORTS.start + (begin + step) % blocks * BLOCK;
+        if reserve(&format!("ports-{first}"))? {
+            return Ok(first..first + BLOCK);
         }
     }
-    anyhow::bail!("no {count} free ports in {RANGE:?}")
 }
