@@ -164,7 +164,14 @@ impl Shared {
             stream.set_nodelay(true)?;
             stream.set_read_timeout(Some(LOOK_EVERY))?;
         }
-        self.state().open.push([outside.try_clone()?, inside.try_clone()?]);
+        {
+            let mut state = self.state();
+            if state.target != target || state.network == Network::Refuses {
+                // It has changed meanwhile, after those that were open had been closed.
+                return outside.shutdown(Shutdown::Both);
+            }
+            state.open.push([outside.try_clone()?, inside.try_clone()?]);
+        }
         let (from, to) = (inside.try_clone()?, outside.try_clone()?);
         let (requests, answers) = (Arc::clone(self), Arc::clone(self));
         std::thread::spawn(move || requests.copy(Way::Requests, outside, inside));
