@@ -18,7 +18,7 @@ use crate::{eventually, process, programs};
 pub const ADMIN: (&str, &str) = ("admin@example.com", "correct horse battery staple");
 
 /// How long a replica may take to serve what its master has, on a busy machine.
-pub const READY: Duration = Duration::from_secs(60);
+pub const READY: Duration = Duration::from_secs(120);
 
 /// Data directories that live as long as the test. Declare it before its nodes: it must go last.
 pub struct Cluster {

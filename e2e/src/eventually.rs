@@ -33,6 +33,8 @@ impl<T> Progress for Option<T> {
 }
 
 /// Probes until the answer is `true` or `Some`. An error counts as "not yet"; the last one is part of the final error.
+///
+/// The last probe begins after the deadline: what came to be while the machine had no time for this thread is seen.
 pub fn eventually<P: Progress>(
     what: &str,
     deadline: Duration,
@@ -40,12 +42,13 @@ pub fn eventually<P: Progress>(
 ) -> Result<P::Value> {
     let (started, mut pause) = (Instant::now(), FIRST_PAUSE);
     loop {
+        let last = started.elapsed() >= deadline;
         let failure = match probe().map(Progress::value) {
             Ok(Some(value)) => return Ok(value),
             Ok(None) => anyhow!("it is simply not so"),
             Err(error) => error,
         };
-        if started.elapsed() >= deadline {
+        if last {
             return Err(failure.context(format!("not within {deadline:?}: {what}")));
         }
         thread::sleep(pause);

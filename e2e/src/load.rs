@@ -17,8 +17,9 @@ use serde_json::{Value, json};
 use crate::client::{Client, records};
 use crate::eventually;
 
-/// How long the writer waits for a node that was killed.
-const BACK: Duration = Duration::from_secs(60);
+/// How long the writer waits for a node that was killed, and a scenario for writes: a container that is stopped, made anew
+/// and started on a busy machine is away for longer than a process.
+const BACK: Duration = Duration::from_secs(240);
 
 /// A writer that was refused waits for so long, as any client should.
 const REFUSED: Duration = Duration::from_millis(50);

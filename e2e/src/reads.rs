@@ -23,11 +23,12 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// A client that knows of a write reads it so often before it writes anew.
 const READS_OF_A_WRITE: u64 = 10;
 
-/// A node that is too far behind may answer for so long: a check each second, two that fail, the longest of which takes 4 s.
-const NOTICED: Duration = Duration::from_secs(8);
+/// A node that is too far behind may answer for so long: a check each second, two that fail, the longest of which takes 4 s;
+/// and what a busy machine adds, on which checks come late.
+const NOTICED: Duration = Duration::from_secs(20);
 
 /// How long readers may take for some reads, on a busy machine.
-const SOON: Duration = Duration::from_secs(90);
+const SOON: Duration = Duration::from_secs(180);
 
 /// Nodes that may answer.
 pub const NODES: [&str; 3] = ["master", "r001", "r002"];

@@ -14,7 +14,7 @@ use crate::manifests::{Manifests, items, name};
 use crate::output::is_alarming;
 
 /// How long a pod may take to be ready on a busy machine.
-const READY: Duration = Duration::from_secs(180);
+const READY: Duration = Duration::from_secs(300);
 
 /// Lines of a container that a failure shows.
 const TAIL: usize = 30;

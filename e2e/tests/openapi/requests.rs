@@ -37,7 +37,7 @@ const SEED: u64 = 20_261_126;
 const TOOLS_FAULT: &str = "AST constructor recursion depth mismatch";
 
 /// Beyond its time schemathesis ends what it has begun.
-const GRACE: Duration = Duration::from_secs(120);
+const GRACE: Duration = Duration::from_secs(300);
 
 struct Run<'a> {
     node: &'a Node,
@@ -99,7 +99,7 @@ fn options(command: &mut Command, run: &Run<'_>, seed: u64) {
     command.args(["run", &format!("{}/api/openapi.json", run.node.server.url())]);
     command.args(["--checks", CHECKS, "--phases", "examples,coverage,fuzzing", "--warnings", "off", "--no-color"]);
     command.args(["--max-examples", &run.examples.to_string(), "--max-time", &run.seconds.to_string()]);
-    command.args(["--workers", "1", "--request-timeout", "20", "--continue-on-failure", "--no-shrink"]);
+    command.args(["--workers", "1", "--request-timeout", "60", "--continue-on-failure", "--no-shrink"]);
     command.args(["--generation-database", "none", "--suppress-health-check", "all"]);
     command.args(["--seed", &seed.to_string()]);
     if let Some(token) = &run.token {
