@@ -29,13 +29,14 @@ pub fn scenario(cluster: &Cluster) -> Result<()> {
     let admin = master.admin()?;
     admin.create_collection("posts", &load::FIELDS)?;
     away.start_ready()?;
-    ensure!(snapshots(&away)? == 1, "the first copy is a snapshot");
+    let first = snapshots(&away)?;
+    ensure!(first > 0, "the first copy is a snapshot");
 
     away.stop()?;
     wave(&admin, 1)?;
     away.start()?;
     assert_equal(&master, &[&away]).context("by the log")?;
-    ensure!(snapshots(&away)? == 1, "a snapshot was fetched although the log was long enough");
+    ensure!(snapshots(&away)? == first, "a snapshot was fetched although the log was long enough");
 
     away.stop()?;
     let left = version(&master, "vski_log_version")?;
@@ -47,7 +48,7 @@ pub fn scenario(cluster: &Cluster) -> Result<()> {
     let mut new = cluster.replica("r002")?;
     new.start()?;
     assert_equal(&master, &[&new]).context("a new replica, after pruning")?;
-    ensure!(snapshots(&new)? == 1, "r002 began without a snapshot");
+    ensure!(snapshots(&new)? > 0, "r002 began without a snapshot");
 
     cluster.expect("r001-agent", &[PRUNED, "the copy has converged with the master"]);
     cluster.expect("master", &["a replica's position is not in this log"]);

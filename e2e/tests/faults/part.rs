@@ -17,10 +17,10 @@ use testcontainers::{Container, GenericImage, ImageExt};
 use super::cluster::{SCOPE, Shared, as_root};
 
 /// How long a container may take to start, to stop or to be started again, on a busy machine.
-pub const SOON: Duration = Duration::from_secs(60);
+pub const SOON: Duration = Duration::from_secs(180);
 
-/// Seconds that a graceful stop may take.
-const GRACE: i32 = 30;
+/// Seconds that a graceful stop may take: the programs' own limits together are 23 s, and a busy machine adds to them.
+const GRACE: i32 = 60;
 
 /// How Docker tells of a process that was killed.
 const SIGKILL: i64 = 128 + 9;

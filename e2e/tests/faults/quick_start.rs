@@ -1,11 +1,9 @@
 //! The quick start of the specification, in containers: its commands and its variables. Only the master's address is
 //! another, since `localhost` is each container's own; it is the one that the specification uses further down.
 
-use std::time::Duration;
-
 use anyhow::{Context, Result, ensure};
 use e2e::client::{Client, records};
-use e2e::cluster::ADMIN;
+use e2e::cluster::{ADMIN, READY};
 use e2e::eventually;
 use reqwest::Method;
 use serde_json::json;
@@ -14,9 +12,6 @@ use super::cluster::Cluster;
 use super::node::Node;
 
 const SECRET: &str = "your-shared-secret";
-
-/// Some sync intervals of the quick start, 5 s each.
-const SYNCED: Duration = Duration::from_secs(40);
 
 pub fn scenario(cluster: &Cluster) -> Result<()> {
     let mut master = printed(cluster.master()?);
@@ -39,7 +34,7 @@ pub fn scenario(cluster: &Cluster) -> Result<()> {
     let client = replica.client()?;
     ensure!(client.count("posts")? == 1, "the first sync brought what there was");
     admin.create_record("posts", &json!({"title": "After", "content": "by periodic sync"}))?;
-    eventually("a record written later arrives", SYNCED, || Ok(client.count("posts")? == 2))?;
+    eventually("a record written later arrives", READY, || Ok(client.count("posts")? == 2))?;
 
     let refused = client.send(Method::POST, &records("posts"), Some(&json!({"title": "New Post"})))?;
     ensure!(refused.status == 403, "{refused:?}");

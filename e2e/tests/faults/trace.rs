@@ -13,6 +13,9 @@ use super::node::{Node, assert_equal};
 const TRACE_ID: &str = "0af7651916cd43dd8448eb211c80319c";
 const CLIENT: &str = "b7ad6b7169203331";
 
+/// What a node says when a batch of spans was not taken.
+const UNSENT: &str = "traces do not reach the collector";
+
 pub fn scenario(cluster: &Cluster) -> Result<()> {
     let collector = Collector::start(cluster.gateway()?.parse()?)?;
     let traced = |node: Node| {
@@ -22,6 +25,8 @@ pub fn scenario(cluster: &Cluster) -> Result<()> {
     };
     let (mut master, mut one) = (traced(cluster.master()?), traced(cluster.replica("r001")?));
     let mut two = traced(cluster.replica("r002")?);
+    // A busy machine may take a batch too late. What is waited for below has arrived.
+    ["master", "r001", "r002", "r001-agent", "r002-agent"].iter().for_each(|name| cluster.expect(name, &[UNSENT]));
     master.start_ready()?;
     let admin = master.admin()?;
     admin.create_collection("posts", &[("title", "text")])?;
