@@ -20,8 +20,8 @@ use super::{broken, stranger};
 use e2e::reads::{NODES, Reads, Tells, read};
 
 /// How long a read may take while a node fails: the 5 s that the files give a node, twice because two may have failed,
-/// and what a busy machine adds.
-pub const FAULT_LIMIT: Duration = Duration::from_secs(18);
+/// and what a busy machine adds. Where a file sets no limit, load balancers wait for a minute or for ever.
+pub const FAULT_LIMIT: Duration = Duration::from_secs(30);
 
 /// How far behind a replica may be before it gets no reads: by checks, or by its own refusal.
 const ACTIVE_MAX_LAG: (&str, &str) = ("LB_MAX_LAG", "12s");
@@ -70,7 +70,8 @@ fn scenario(service: &'static str, images: &Images) -> Result<()> {
         println!("    {service}: {name}: {:.1} s", began.elapsed().as_secs_f64());
         anyhow::Ok(())
     };
-    step("routes", routes)?;
+    // On a busy machine a node may answer a check too late, and is not asked for a moment: then others answer for it.
+    step("routes", |balanced| eventually("all routes are right", READY, || routes(balanced).map(|()| true)))?;
     step("reading one's own writes", own_writes)?;
     step("a node is killed and comes back elsewhere", killed)?;
     step("a node is paused", paused)?;
@@ -298,9 +299,8 @@ fn stale(balanced: &Balanced) -> Result<()> {
     unguarded.beyond("r001");
     let client = balanced.of("r001")?;
     eventually("the stale replica is left", READY, || Ok(read(&client, &records("posts"))? != "r001"))?;
-    for _ in 0..SPREAD {
-        ensure!(read(&balanced.admin, &records("posts"))? != "r001", "a read of the stale replica");
-    }
+    // Traefik checks for each of its services on its own.
+    eventually("no read is a stale replica's", READY, || Ok(!balanced.spread()?.iter().any(|node| node == "r001")))?;
     reads.wait_watched(SPREAD)?;
     if balanced.service != "nginx" {
         unguarded.wait_stale()?;

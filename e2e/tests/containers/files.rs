@@ -261,15 +261,23 @@ fn refused(outcome: Result<String>, what: &str, needles: &[&str]) -> Result<()> 
 /// How Traefik's log marks an error.
 const ERROR: &str = "\"level\":\"error\"";
 
+/// How long it may take until it says what is awaited of it, seconds.
+const AWAITED: u32 = 60;
+
 /// Traefik has no test of its configuration: it says at start what it does not understand. The printed form has neither
 /// Docker's socket nor what a replica needs to start.
 fn traefik(images: &Images) -> Result<()> {
-    let start = |text: &str, arguments: &[&str]| -> Result<String> {
+    let start = |text: &str, arguments: &[&str], awaited: &str| -> Result<String> {
         let directory = readable(text)?;
         let mount = format!("{}:/routes.yaml:ro", directory.path().join("vski.cfg").display());
-        // It runs on: what it said until then counts.
+        // It runs on: what it has said some seconds after what is awaited counts.
         let options = ["run", "--rm", "--env", "LB_MAX_LAG=15s", "--volume", &mount, "--entrypoint", "sh"];
-        let run = format!("timeout 5 traefik --log.level=DEBUG --log.format=json {}", arguments.join(" "));
+        let run = format!(
+            "traefik --log.level=DEBUG --log.format=json {} > /tmp/said 2>&1 & \
+             n=0; until grep -q '{awaited}' /tmp/said || [ $n = {AWAITED} ]; do n=$((n + 1)); sleep 1; done; \
+             sleep 3; kill $!; cat /tmp/said",
+            arguments.join(" ")
+        );
         let mut command = docker::cli();
         command.args(options).args(["traefik:v3", "-c", &run]);
         let ended = command.output().context("start Traefik")?;
@@ -277,11 +285,11 @@ fn traefik(images: &Images) -> Result<()> {
     };
     let file = ["--providers.file.filename=/routes.yaml", "--entryPoints.web.address=:8080"];
     let routes = std::fs::read_to_string(compose_file("traefik/routes.yaml"))?;
-    let said = start(&routes, &file)?;
+    let said = start(&routes, &file, "only-r001")?;
     ensure!(!said.contains(ERROR) && said.contains("only-r001"), "routes.yaml: {said}");
-    let said = start(&routes.replace("service: only-r001", "service: nobody"), &file)?;
+    let said = start(&routes.replace("service: only-r001", "service: nobody"), &file, ERROR)?;
     ensure!(said.contains(ERROR), "a missing service was not noticed: {said}");
-    let said = start("{}", &["--providers.docker=true"])?;
+    let said = start("{}", &["--providers.docker=true"], ERROR)?;
     ensure!(said.contains("docker") && said.contains(ERROR), "the printed form worked without Docker's socket: {said}");
 
     let environment = ["--env", "REPLICA_MODE=replica", "--env", "REPLICA_ID=r001"];

@@ -16,7 +16,7 @@ use super::plain::NO_ADMIN;
 use super::project::{ADMIN, Project};
 
 /// How long a change may take until everybody has told of it, on a busy machine.
-const TOLD: Duration = Duration::from_secs(180);
+const TOLD: Duration = Duration::from_secs(300);
 
 /// Receives alerts by POST, each a line of /tmp/alerts.
 const RECEIVER: &str = "mkdir -p /www/cgi-bin; printf '#!/bin/sh\\nhead -c $CONTENT_LENGTH >> /tmp/alerts; echo >> /tmp/alerts; \
@@ -132,6 +132,16 @@ impl Monitored {
         })
     }
 
+    /// Waits until no alert fires for this replica or its agent, while others do. With times of seconds a busy machine
+    /// makes one fire for a moment: it clears, unless the fault is what it fires for.
+    fn wait_spared(&self, replica: &str) -> Result<()> {
+        eventually(&format!("no alert fires for {replica}"), TOLD, || {
+            let firing = self.firing()?;
+            ensure!(!firing.iter().any(|alert| alert.contains(replica)), "the other replica too: {firing:?}");
+            Ok(!firing.is_empty())
+        })
+    }
+
     /// Waits until the webhook was told that an alert has this status.
     fn wait_told(&self, alert: &str, status: &str) -> Result<()> {
         eventually(&format!("the webhook is told: {alert} {status}"), TOLD, || {
@@ -150,7 +160,9 @@ pub fn scenario(images: &Images) -> Result<()> {
     let admin = project.client("master", 3001)?.login(ADMIN.0, ADMIN.1)?;
     admin.create_collection("posts", &[("n", "number")])?;
     monitored.wait_quiet().context("all is well")?;
-    ensure!(monitored.ask("vski_replica_lag_seconds{db=\"default\"}")?.len() == 2, "not two replicas' lag");
+    eventually("the lag of both replicas is known", TOLD, || {
+        Ok(monitored.ask("vski_replica_lag_seconds{db=\"default\"}")?.len() == 2)
+    })?;
     for (what, step) in [
         ("the dashboard", dashboard as fn(&Monitored, &Client) -> Result<()>),
         ("an agent stands still", paused),
@@ -190,8 +202,7 @@ fn paused(monitored: &Monitored, _: &Client) -> Result<()> {
     monitored.project.compose(&["pause", "r001-agent"])?;
     monitored.wait_firing("VskiReplicaLag r001:3001")?;
     monitored.wait_firing("VskiDown r001-agent:9301")?;
-    let firing = monitored.firing()?;
-    ensure!(!firing.iter().any(|alert| alert.contains("r002")), "the other replica too: {firing:?}");
+    monitored.wait_spared("r002")?;
     monitored.wait_told("VskiReplicaLag", "firing")?;
     monitored.project.compose(&["unpause", "r001-agent"])?;
     monitored.wait_quiet().context("the agent goes on")?;
@@ -219,8 +230,7 @@ fn differing(monitored: &Monitored, _: &Client) -> Result<()> {
     let told = format!("{:#}", verified.err().context("no difference was found")?);
     ensure!(told.contains("exit status: 3"), "{told}");
     monitored.wait_firing("VskiCopyDiffers r001-agent:9301")?;
-    let firing = monitored.firing()?;
-    ensure!(!firing.iter().any(|alert| alert.contains("r002")), "the other replica too: {firing:?}");
+    monitored.wait_spared("r002")?;
     monitored.wait_told("VskiCopyDiffers", "firing")?;
     project.exec("r001-agent", &["vski-sync-agent", "verify", "--repair"])?;
     eventually("the alert clears", TOLD, || {

@@ -21,13 +21,13 @@ use super::quiet;
 use e2e::reads::NODES;
 
 /// How long a topology may take to be up, on a busy machine.
-const UP: Duration = Duration::from_secs(180);
+const UP: Duration = Duration::from_secs(300);
 
 /// How long what is typed may take: some commands make every container anew, twice.
-const TYPED: Duration = Duration::from_secs(600);
+const TYPED: Duration = Duration::from_secs(1200);
 
 /// How long a node may take to be ready again.
-pub const READY: Duration = Duration::from_secs(90);
+pub const READY: Duration = Duration::from_secs(180);
 
 /// Logs of one container that a failed scenario prints, lines.
 const TAIL: &str = "60";
