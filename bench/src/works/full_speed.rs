@@ -21,11 +21,12 @@ const GROWTH: &str = "last / first third";
 
 /// Measures it.
 pub fn run(options: &Options) -> Result<Report> {
-    let mut report =
-        Report::new("full-speed", "commit to visible on the replica while wrk makes records at full speed for 60 s");
+    let seconds = options.scaled(SECONDS);
+    let title = format!("commit to visible on the replica while wrk makes records at full speed for {seconds} s");
+    let mut report = Report::new("full-speed", title);
     for round in 1..=options.rounds {
         let mut pair = Pair::start()?;
-        written(&mut report, &mut pair, options)?;
+        written(&mut report, &mut pair, options, seconds)?;
         pair.wait_equal()?;
         pair.replica.stop()?;
         pair.master.stop()?;
@@ -38,8 +39,7 @@ pub fn run(options: &Options) -> Result<Report> {
     Ok(report)
 }
 
-fn written(report: &mut Report, pair: &mut Pair, options: &Options) -> Result<()> {
-    let seconds = options.scaled(SECONDS);
+fn written(report: &mut Report, pair: &mut Pair, options: &Options, seconds: u64) -> Result<()> {
     // wrk's script wants a file of ids, which a load of new records does not use.
     let ids = pair.cluster.path().join("ids");
     std::fs::write(&ids, "")?;
