@@ -18,6 +18,7 @@ use serde::Serialize;
 
 use crate::database;
 use crate::figures::{Figure, Line};
+use crate::options::Options;
 use crate::plain;
 
 /// How long a run may take until the converge must have ended.
@@ -49,6 +50,14 @@ pub struct ConvergeArgs {
     /// Write the raw results there
     #[arg(long)]
     json: Option<PathBuf>,
+}
+
+impl ConvergeArgs {
+    /// After all other benchmarks, with their options.
+    pub fn beside(options: &Options) -> Self {
+        let (rows, differences) = (options.scaled(1_500_000), options.scaled(15_000));
+        Self { rows, differences, runs: options.rounds, check: false, json: Some(options.out.join("converge.json")) }
+    }
 }
 
 /// What was measured.

@@ -28,6 +28,44 @@ impl Figure {
             count => f64::midpoint(sorted[count / 2 - 1], sorted[count / 2]),
         }
     }
+
+    /// This figure as a share of another one, run by run: what ran side by side is compared.
+    pub fn per(&self, other: &Self) -> Self {
+        Self(self.0.iter().zip(&other.0).map(|(ours, theirs)| ours / theirs).collect())
+    }
+}
+
+/// The value below which a share of the values lies (the nearest rank); NaN where there are none.
+pub fn percentile(values: &[f64], share: f64) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let rank = (share * sorted.len() as f64).ceil() as usize;
+    sorted.get(rank.saturating_sub(1)).copied().unwrap_or(f64::NAN)
+}
+
+/// A number for people: three digits or all that stand before the point, with commas between thousands.
+pub fn short(value: f64) -> String {
+    match value.abs() {
+        _ if value.is_nan() => "-".to_owned(),
+        size if size >= 100.0 => thousands(value.round()),
+        size if size >= 10.0 => format!("{value:.1}"),
+        size if size >= 0.1 || size == 0.0 => format!("{value:.2}"),
+        _ => format!("{value:.4}"),
+    }
+}
+
+fn thousands(whole: f64) -> String {
+    let digits = format!("{:.0}", whole.abs());
+    let groups: Vec<&str> = digits.as_bytes().rchunks(3).rev().filter_map(|group| str::from_utf8(group).ok()).collect();
+    format!("{}{}", if whole < 0.0 { "-" } else { "" }, groups.join(","))
+}
+
+/// `median (min-max)`, or the value alone where there is one.
+impl fmt::Display for Figure {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}", short(self.median()))?;
+        if self.0.len() > 1 { write!(out, " ({}-{})", short(self.min()), short(self.max())) } else { Ok(()) }
+    }
 }
 
 /// A table row: what it is, and the three values.
@@ -50,5 +88,26 @@ mod tests {
         assert!((figure.min() - 1.0).abs() < 1e-9 && (figure.max() - 9.0).abs() < 1e-9);
         assert!((figure.median() - 3.0).abs() < 1e-9);
         assert!((Figure(vec![3.0, 1.0, 2.0]).median() - 2.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_ratio_compares_what_ran_in_the_same_round() {
+        let ratio = Figure(vec![10.0, 100.0]).per(&Figure(vec![5.0, 20.0]));
+        assert_eq!(ratio.0, [2.0, 5.0]);
+    }
+
+    #[test]
+    fn a_percentile_is_one_of_the_values() {
+        let values: Vec<f64> = (1..=200).rev().map(f64::from).collect();
+        assert_eq!([0.5, 0.99, 1.0].map(|share| percentile(&values, share)), [100.0, 198.0, 200.0]);
+        assert!(percentile(&[], 0.5).is_nan());
+    }
+
+    #[test]
+    fn numbers_are_short_and_a_figure_shows_its_range() {
+        let found = [1_234_567.8, 123.4, 12.34, 1.234, 0.0123, 0.0, f64::NAN].map(short);
+        assert_eq!(found, ["1,234,568", "123", "12.3", "1.23", "0.0123", "0.00", "-"]);
+        assert_eq!(Figure(vec![3.0, 1.0, 2.0]).to_string(), "2.00 (1.00-3.00)");
+        assert_eq!(Figure(vec![3.0]).to_string(), "3.00");
     }
 }
