@@ -29,7 +29,8 @@ const TABLES: &str = "
         at_head_ms INTEGER,
         bootstrapped INTEGER NOT NULL,
         updated_ms INTEGER NOT NULL,
-        head_ms INTEGER
+        head_ms INTEGER,
+        files_waiting INTEGER
     );
     -- Tables of their own, so that programs of before and after them can use each other's files.
     CREATE TABLE IF NOT EXISTS errors (
@@ -176,6 +177,9 @@ pub struct DatabaseState {
     pub at_head_ms: Option<i64>,
     /// Whether a whole copy was ever there. Latched.
     pub bootstrapped: bool,
+    /// Uploaded files that its rows name and that are not here; `None` before that was looked at.
+    #[serde(default)]
+    pub files_waiting: Option<u64>,
     /// What went wrong last, also after it passed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<LastError>,
@@ -209,6 +213,7 @@ impl DatabaseState {
             last_contact_ms: None,
             at_head_ms: None,
             bootstrapped: false,
+            files_waiting: None,
             last_error: None,
         }
     }
@@ -276,6 +281,10 @@ impl NodeDb {
         if !has_column(&conn, "databases", "head_ms")? {
             // A file from before replicas served others.
             conn.execute_batch("ALTER TABLE databases ADD COLUMN head_ms INTEGER")?;
+        }
+        if !has_column(&conn, "databases", "files_waiting")? {
+            // A file from before uploaded files were told of.
+            conn.execute_batch("ALTER TABLE databases ADD COLUMN files_waiting INTEGER")?;
         }
         // The file has all its pages from now on. Where there is no room for them, the log keeps them.
         let _ = conn.query_row("PRAGMA wal_checkpoint", [], |_| Ok(()));
@@ -368,10 +377,13 @@ impl NodeDb {
     /// All databases the agent knows, by name.
     pub fn databases(&self) -> rusqlite::Result<Vec<DatabaseState>> {
         // A program of before may have made the file, and this one may only read it.
-        let head_ms = if has_column(&self.conn, "databases", "head_ms")? { "head_ms" } else { "NULL" };
+        let known = |column: &'static str| {
+            has_column(&self.conn, "databases", column).map(|known| if known { column } else { "NULL" })
+        };
+        let (head_ms, files_waiting) = (known("head_ms")?, known("files_waiting")?);
         let mut statement = self.conn.prepare_cached(&format!(
-            "SELECT name, state, detail, position, head, last_contact_ms, at_head_ms, bootstrapped, {head_ms}
-             FROM databases ORDER BY name",
+            "SELECT name, state, detail, position, head, last_contact_ms, at_head_ms, bootstrapped, {head_ms},
+              {files_waiting} FROM databases ORDER BY name",
         ))?;
         let mut states: Vec<DatabaseState> = statement.query_map([], state_row)?.collect::<Result<_, _>>()?;
         if self.has_table("errors")? {
@@ -389,7 +401,8 @@ impl NodeDb {
         let transaction = self.conn.unchecked_transaction()?;
         let mut statement = transaction.prepare_cached(
             "INSERT OR REPLACE INTO databases (name, state, detail, position, head, last_contact_ms, at_head_ms,
-              bootstrapped, updated_ms, head_ms) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+              bootstrapped, updated_ms, head_ms, files_waiting)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
         )?;
         statement.execute(params![
             state.name,
@@ -402,6 +415,7 @@ impl NodeDb {
             state.bootstrapped,
             crate::clock::now_ms(),
             state.head_ms,
+            state.files_waiting.map(|files| i64::try_from(files).unwrap_or(i64::MAX)),
         ])?;
         if let Some(LastError { name, text, remedy, at_ms }) = &state.last_error {
             transaction
@@ -552,6 +566,7 @@ fn state_row(row: &Row<'_>) -> rusqlite::Result<DatabaseState> {
         bootstrapped: row.get(7)?,
         last_error: None,
         head_ms: row.get(8)?,
+        files_waiting: row.get::<_, Option<i64>>(9)?.and_then(|files| u64::try_from(files).ok()),
     })
 }
 
@@ -628,7 +643,9 @@ mod tests {
         older.conn.execute_batch("DROP TABLE clock; DROP TABLE upstream").unwrap();
         let mut state = DatabaseState::new("default", "follow");
         older.set_database(&state).unwrap();
-        older.conn.execute_batch("ALTER TABLE databases DROP COLUMN head_ms").unwrap();
+        for column in ["head_ms", "files_waiting"] {
+            older.conn.execute_batch(&format!("ALTER TABLE databases DROP COLUMN {column}")).unwrap();
+        }
         let reader = NodeDb::read(&dir).unwrap().expect("it exists");
         assert_eq!(reader.clock_skew_ms().unwrap(), None);
         assert_eq!((reader.databases().unwrap(), reader.upstream().unwrap()), (vec![state.clone()], String::new()));
@@ -637,7 +654,7 @@ mod tests {
         writer.set_clock_skew_ms(5).unwrap();
         writer.set_clock_skew_ms(-7).unwrap();
         assert_eq!(reader.clock_skew_ms().unwrap(), Some(-7));
-        state.head_ms = Some(3);
+        (state.head_ms, state.files_waiting) = (Some(3), Some(4));
         writer.set_database(&state).unwrap();
         writer.set_upstream("b,c").unwrap();
         assert_eq!((reader.databases().unwrap(), reader.upstream().unwrap()), (vec![state], "b,c".to_owned()));
