@@ -43,7 +43,8 @@ pub mod route {
     pub const CHANGESET: &str = "/api/replica/changeset";
     /// A new snapshot's manifest. `?db=`. The file follows under `/{id}`.
     pub const SNAPSHOT: &str = "/api/replica/snapshot";
-    /// An uploaded file, by `/{name}?db=`.
+    /// An uploaded file, by `/{name}?db=`. On a master: `?db=` for the names of those that it has lost, `PUT /{name}` gives
+    /// one back.
     pub const FILES: &str = "/api/replica/files";
     /// A replica reports the position it starts from. `POST {db, position}`.
     pub const SESSION: &str = "/api/replica/session";

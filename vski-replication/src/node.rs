@@ -47,7 +47,8 @@ const TABLES: &str = "
         at_head_ms INTEGER,
         bootstrapped INTEGER NOT NULL,
         updated_ms INTEGER NOT NULL,
-        head_ms INTEGER
+        head_ms INTEGER,
+        files_waiting INTEGER
     );
     -- Tables of their own, so that programs of before and after them can use each other's files.
     CREATE TABLE IF NOT EXISTS errors (
@@ -97,6 +98,10 @@ impl NodeDb {
         if !has_column(&conn, "databases", "head_ms")? {
             // A file from before replicas served others.
             conn.execute_batch("ALTER TABLE databases ADD COLUMN head_ms INTEGER")?;
+        }
+        if !has_column(&conn, "databases", "files_waiting")? {
+            // A file from before uploaded files were told of.
+            conn.execute_batch("ALTER TABLE databases ADD COLUMN files_waiting INTEGER")?;
         }
         // The file has all its pages from now on. Where there is no room for them, the log keeps them.
         let _ = conn.query_row("PRAGMA wal_checkpoint", [], |_| Ok(()));
@@ -179,7 +184,9 @@ mod tests {
         older.conn.execute_batch("DROP TABLE clock; DROP TABLE upstream").unwrap();
         let mut state = DatabaseState::new("default", "follow");
         older.set_database(&state).unwrap();
-        older.conn.execute_batch("ALTER TABLE databases DROP COLUMN head_ms").unwrap();
+        for column in ["head_ms", "files_waiting"] {
+            older.conn.execute_batch(&format!("ALTER TABLE databases DROP COLUMN {column}")).unwrap();
+        }
         let reader = NodeDb::read(&dir).unwrap().expect("it exists");
         assert_eq!(reader.clock_skew_ms().unwrap(), None);
         assert_eq!((reader.databases().unwrap(), reader.upstream().unwrap()), (vec![state.clone()], String::new()));
@@ -188,7 +195,7 @@ mod tests {
         writer.set_clock_skew_ms(5).unwrap();
         writer.set_clock_skew_ms(-7).unwrap();
         assert_eq!(reader.clock_skew_ms().unwrap(), Some(-7));
-        state.head_ms = Some(3);
+        (state.head_ms, state.files_waiting) = (Some(3), Some(4));
         writer.set_database(&state).unwrap();
         writer.set_upstream("b,c").unwrap();
         assert_eq!((reader.databases().unwrap(), reader.upstream().unwrap()), (vec![state], "b,c".to_owned()));

@@ -78,6 +78,13 @@ impl Board {
 
     /// How far the uploaded files of a database are.
     pub(crate) fn files(&self, db: &str, progress: Progress) {
+        self.metrics.files_waiting(db, progress.waiting);
+        self.update(db, |state| state.files_waiting = state.position.map(|_| progress.waiting));
+        self.files_are(db, progress);
+    }
+
+    /// The same, for those who wait for it only.
+    fn files_are(&self, db: &str, progress: Progress) {
         self.files.send_modify(|files| drop(files.insert(db.to_owned(), progress)));
     }
 
@@ -131,7 +138,7 @@ impl Board {
     /// Has all files of a database compared with its rows, and fetched where they are missing.
     pub(crate) fn recheck_files(&self, db: &str) {
         lock(&self.rechecks).insert(db.to_owned());
-        self.files(db, Progress { position: None, waiting: 1, error: None });
+        self.files_are(db, Progress { position: None, waiting: 1, error: None });
         self.moved.send_replace(());
     }
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use tokio::select;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use vski_replication::connection;
 use vski_replication::files::{self, FileRow, Needed, Sweeper};
@@ -24,13 +24,22 @@ use crate::error::{self, AgentError, ErrorKind};
 /// One file, over HTTP onto the disk.
 mod fetch;
 
+/// Files that the master has lost, from here.
+mod give;
+
 /// Which files rows name, found step by step.
 mod scan;
 
 use scan::Scan;
 
-/// Files under way at once.
-const PARALLEL: usize = 4;
+/// Small files under way at once: the way there and back is what they take.
+const PARALLEL: u32 = 16;
+
+/// A file of more bytes counts as several: a few of these fill the network, which the database's entries need, too.
+const SMALL: u64 = 256 << 10;
+
+/// As how many.
+const LARGE_COUNTS: u32 = 4;
 
 /// Files that are fetched before the rows are looked at again.
 const PASS: usize = 256;
@@ -46,6 +55,9 @@ const LOOK_PAUSE: Duration = Duration::from_millis(100);
 
 /// The longest time between two sweeps.
 const SWEEP_EVERY: Duration = Duration::from_secs(10 * 60);
+
+/// How long until the master is asked again which files it has lost, where it did not answer.
+const ASK_AGAIN: Duration = Duration::from_secs(30);
 
 /// How often a file may not be there before somebody is told: its row may be about to go, or its parent about to have it.
 const TOLD_AFTER: u32 = 5;
@@ -90,6 +102,8 @@ struct Files {
     waiting: VecDeque<Missing>,
     sweeper: Sweeper,
     swept: Option<Instant>,
+    /// When the master is next asked which files it has lost.
+    give_due: Instant,
     backoff: Backoff,
     complaints: Complaints,
 }
@@ -115,6 +129,7 @@ impl Files {
             waiting: VecDeque::new(),
             sweeper: Sweeper::default(),
             swept: None,
+            give_due: Instant::now(),
             backoff: Backoff::default(),
             complaints: Complaints::default(),
         }
@@ -123,7 +138,8 @@ impl Files {
     async fn run(mut self) {
         while !self.shutdown.is_cancelled() {
             let pause = match self.turn().await {
-                Ok(true) => LOOK_PAUSE,
+                // All that was tried came.
+                Ok(true) => Duration::ZERO,
                 Ok(false) => {
                     self.backoff.reset();
                     self.until_due().await;
@@ -153,6 +169,7 @@ impl Files {
             self.context.board.files_well(&self.db);
         }
         self.tell(Progress { position, waiting: waiting + more, error });
+        self.give_if_due().await;
         match failed {
             Some(error) => Err(error),
             None => Ok(waiting + more > 0),
@@ -165,13 +182,12 @@ impl Files {
     }
 
     fn tell(&self, progress: Progress) {
-        self.context.board.metrics.files_waiting(&self.db, progress.waiting);
         self.context.board.files(&self.db, progress);
     }
 
     /// Waits until entries were applied, or it is time to compare or to sweep.
     async fn until_due(&mut self) {
-        let due = COMPARE_EVERY.min(self.sweep_pause());
+        let due = COMPARE_EVERY.min(self.sweep_pause()).min(self.give_due.saturating_duration_since(Instant::now()));
         select! {
             () = self.shutdown.cancelled() => {}
             _ = self.moved.changed() => {}
@@ -186,6 +202,7 @@ impl Files {
             self.scan = Scan::default();
             self.waiting.clear();
             self.compared = Some(Instant::now());
+            self.give_due = Instant::now();
         }
         let room = MAX_WAITING.saturating_sub(self.waiting.len());
         let (db, dir, mut scan) = (self.db.clone(), self.context.dir.clone(), self.scan.clone());
@@ -225,12 +242,14 @@ impl Files {
     async fn fetch_some(&mut self) -> Result<Option<AgentError>, AgentError> {
         let count = self.waiting.len().min(PASS);
         let batch: Vec<Missing> = self.waiting.drain(..count).collect();
-        let (context, db) = (&*self.context, self.db.as_str());
+        let (context, db, lanes) = (&*self.context, self.db.as_str(), &Semaphore::new(PARALLEL as usize));
         let fetches = batch.into_iter().map(|missing| async move {
+            let taken = if missing.row.size > SMALL { LARGE_COUNTS } else { 1 };
+            let _lane = lanes.acquire_many(taken).await;
             let fetched = fetch::file(context, db, &missing.row).await;
             (missing, fetched)
         });
-        let mut fetches = futures_util::stream::iter(fetches).buffer_unordered(PARALLEL);
+        let mut fetches = futures_util::stream::iter(fetches).buffer_unordered(PARALLEL as usize);
         let mut failed = None;
         let (mut left, mut ended) = (Vec::new(), false);
         while let Some((mut missing, fetched)) = select! {
@@ -272,6 +291,22 @@ impl Files {
             tracing::error!(db, error_name, error = detail, remedy, files, retry_in = ?pause, "uploaded files are missing here");
         }
         pause
+    }
+
+    /// Gives the master what it has lost and is here.
+    async fn give_if_due(&mut self) {
+        if self.give_due > Instant::now() {
+            return;
+        }
+        let given = select! {
+            () = self.shutdown.cancelled() => return,
+            given = give::back(&self.context, &self.db) => given,
+        };
+        self.give_due = Instant::now() + if given.is_ok() { COMPARE_EVERY } else { ASK_AGAIN };
+        if let Err(error) = given {
+            // That the master cannot be reached is told by whoever needs something of it.
+            tracing::debug!(db = self.db, error = error::chain(&error), "cannot tell which files the master has lost");
+        }
     }
 
     fn sweep_pause(&self) -> Duration {

@@ -37,6 +37,7 @@ pub struct AgentMetrics {
     file_bytes: IntCounterVec,
     verified: IntGaugeVec,
     differing: IntGaugeVec,
+    differing_files: IntGaugeVec,
     /// Without labels; empty until the skew is known.
     clock_skew: GaugeVec,
     /// How each database is doing: lag is computed from it at each scrape, so that it grows while nothing happens.
@@ -83,6 +84,7 @@ impl AgentMetrics {
             file_bytes: IntCounterVec::new(opts("file_bytes_total", "Bytes of uploaded files fetched."), db)?,
             verified: IntGaugeVec::new(opts("verified_version", "Version at which the copy was last compared."), db)?,
             differing: IntGaugeVec::new(opts("differing_ranges", "Ranges that differed then."), db)?,
+            differing_files: IntGaugeVec::new(opts("differing_files", "Uploaded files that differed then."), db)?,
             clock_skew: GaugeVec::new(
                 opts("clock_skew_seconds", "How far this node's clock is ahead of the master's."),
                 &[],
@@ -187,6 +189,7 @@ impl AgentMetrics {
         let ranges: usize = verified.differences.iter().map(|difference| difference.differing).sum();
         self.verified.with_label_values(&[&verified.db]).set(signed(verified.version));
         self.differing.with_label_values(&[&verified.db]).set(signed(ranges as u64));
+        self.differing_files.with_label_values(&[&verified.db]).set(signed(verified.files_differing));
     }
 
     pub(crate) fn converged(&self, db: &str, bytes: u64, lost: bool) {
@@ -220,6 +223,7 @@ impl AgentMetrics {
             Box::new(self.file_bytes.clone()),
             Box::new(self.verified.clone()),
             Box::new(self.differing.clone()),
+            Box::new(self.differing_files.clone()),
             Box::new(self.clock_skew.clone()),
         ]
     }

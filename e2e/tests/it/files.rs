@@ -11,11 +11,20 @@ use e2e::{Cluster, Node, content, eventually, process, storage};
 use reqwest::Method;
 use serde_json::{Value, json};
 
+/// What an operator keeps and puts back.
+mod backup;
+
 /// Nodes that die in the middle.
 mod crash;
 
 /// What a form makes of a record.
 mod forms;
+
+/// Clients that go away in the middle.
+mod hang_up;
+
+/// What had not arrived before a promotion.
+mod lost;
 
 pub(crate) const DOCS: &str = "docs";
 

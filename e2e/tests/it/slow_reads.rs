@@ -1,5 +1,7 @@
 //! Reads that never end by themselves hold up other reads of records at most, and those are told so.
 
+use std::io::Write;
+use std::net::TcpStream;
 use std::thread;
 use std::time::Duration;
 
@@ -54,6 +56,47 @@ fn while_endless_reads_run_replicas_and_logins_are_answered_and_other_reads_are_
         ensure!(reply.status == 503 && reply.header("retry-after").is_some(), "{reply:?}");
     }
     eventually("reads of records go on", Duration::from_secs(30), || Ok(admin.get(&records("posts"))?.status == 200))
+}
+
+#[test]
+fn a_write_is_answered_without_expand_where_there_is_no_time_to_read_that() -> Result<()> {
+    let cluster = Cluster::new()?;
+    // Longer than the test: the reads end with their clients.
+    let mut master = cluster.master("master")?.env("READ_TIMEOUT", "10m");
+    master.start()?;
+    let admin = master.admin()?;
+    let posts = admin.create_collection("posts", &[("title", "text")])?;
+    let relation = json!({"name": "post", "type": "relation", "collectionId": posts["id"], "maxSelect": 1});
+    let replies = json!({"name": "replies", "type": "base", "fields": [relation]});
+    admin.send(Method::POST, "/api/collections", Some(&replies))?.ok()?;
+    let view = json!({"name": "endless", "type": "view", "viewQuery": ENDLESS, "listRule": "", "viewRule": ""});
+    admin.send(Method::POST, "/api/collections", Some(&view))?.ok()?;
+    let post = admin.create_record("posts", &json!({"title": "first"}))?;
+    let address = master.server.url().trim_start_matches("http://").to_owned();
+    let mut slow = Vec::new();
+    for _ in 0..SLOW {
+        let mut stream = TcpStream::connect(&address).context("connect")?;
+        write!(stream, "GET {} HTTP/1.1\r\nHost: {address}\r\n\r\n", records("endless"))?;
+        slow.push(stream);
+    }
+    eventually("no read of records finds its turn", Duration::from_secs(30), || {
+        Ok(admin.get(&records("posts"))?.body.contains("may run at once"))
+    })?;
+    let path = format!("{}?expand=post", records("replies"));
+    let reply = admin.send(Method::POST, &path, Some(&json!({"post": post["id"]})))?.ok()?.json()?;
+    ensure!(reply["post"] == post["id"] && reply.get("expand").is_none(), "{reply}");
+    let one = format!("{}/{}?expand=post", records("replies"), reply["id"].as_str().context("an id")?);
+    let changed = admin.send(Method::PATCH, &one, Some(&json!({"post": post["id"]})))?.ok()?.json()?;
+    ensure!(changed["id"] == reply["id"] && changed.get("expand").is_none(), "{changed}");
+    drop(slow);
+    eventually("the same read shows it", Duration::from_secs(30), || {
+        let read = admin.get(&one)?;
+        Ok(read.status == 200 && read.json()?["expand"]["post"]["title"] == "first")
+    })?;
+    let again = admin.send(Method::POST, &path, Some(&json!({"post": post["id"]})))?.ok()?.json()?;
+    ensure!(again["expand"]["post"]["title"] == "first", "{again}");
+    ensure!(admin.count("replies")? == 2, "each write was stored once");
+    Ok(())
 }
 
 #[test]

@@ -35,6 +35,9 @@ pub struct DatabaseState {
     pub at_head_ms: Option<i64>,
     /// Whether a whole copy was ever there. Latched.
     pub bootstrapped: bool,
+    /// Uploaded files that its rows name and that are not here; `None` before that was looked at.
+    #[serde(default)]
+    pub files_waiting: Option<u64>,
     /// What went wrong last, also after it passed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<LastError>,
@@ -68,6 +71,7 @@ impl DatabaseState {
             last_contact_ms: None,
             at_head_ms: None,
             bootstrapped: false,
+            files_waiting: None,
             last_error: None,
         }
     }
@@ -95,10 +99,13 @@ impl NodeDb {
     /// All databases the agent knows, by name.
     pub fn databases(&self) -> rusqlite::Result<Vec<DatabaseState>> {
         // A program of before may have made the file, and this one may only read it.
-        let head_ms = if has_column(&self.conn, "databases", "head_ms")? { "head_ms" } else { "NULL" };
+        let known = |column: &'static str| {
+            has_column(&self.conn, "databases", column).map(|known| if known { column } else { "NULL" })
+        };
+        let (head_ms, files_waiting) = (known("head_ms")?, known("files_waiting")?);
         let mut statement = self.conn.prepare_cached(&format!(
-            "SELECT name, state, detail, position, head, last_contact_ms, at_head_ms, bootstrapped, {head_ms}
-             FROM databases ORDER BY name",
+            "SELECT name, state, detail, position, head, last_contact_ms, at_head_ms, bootstrapped, {head_ms},
+              {files_waiting} FROM databases ORDER BY name",
         ))?;
         let mut states: Vec<DatabaseState> = statement.query_map([], state_row)?.collect::<Result<_, _>>()?;
         if self.has_table("errors")? {
@@ -116,7 +123,8 @@ impl NodeDb {
         let transaction = self.conn.unchecked_transaction()?;
         let mut statement = transaction.prepare_cached(
             "INSERT OR REPLACE INTO databases (name, state, detail, position, head, last_contact_ms, at_head_ms,
-              bootstrapped, updated_ms, head_ms) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+              bootstrapped, updated_ms, head_ms, files_waiting)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
         )?;
         statement.execute(params![
             state.name,
@@ -129,6 +137,7 @@ impl NodeDb {
             state.bootstrapped,
             crate::clock::now_ms(),
             state.head_ms,
+            state.files_waiting.map(|files| i64::try_from(files).unwrap_or(i64::MAX)),
         ])?;
         if let Some(LastError { name, text, remedy, at_ms }) = &state.last_error {
             transaction
@@ -160,6 +169,7 @@ fn state_row(row: &Row<'_>) -> rusqlite::Result<DatabaseState> {
         bootstrapped: row.get(7)?,
         last_error: None,
         head_ms: row.get(8)?,
+        files_waiting: row.get::<_, Option<i64>>(9)?.and_then(|files| u64::try_from(files).ok()),
     })
 }
 

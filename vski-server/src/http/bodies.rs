@@ -10,11 +10,12 @@ use std::time::Duration;
 
 use axum::body::{Body, BodyDataStream, HttpBody};
 use axum::extract::{Request, State};
-use axum::http::{HeaderValue, StatusCode, Version, header};
+use axum::http::{HeaderValue, Method, StatusCode, Version, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
+use vski_replication::names::route;
 
 use super::error::ApiError;
 use super::record_body::is_form;
@@ -28,6 +29,10 @@ const REST_WAIT: Duration = Duration::from_secs(1);
 
 /// Refuses a body that says of itself that it is larger than any that this node takes.
 pub async fn fits(State(app): State<App>, request: Request, next: Next) -> Response {
+    if *request.method() == Method::PUT && request.uri().path().starts_with(route::FILES) {
+        // The row that names the file bounds it.
+        return next.run(request).await;
+    }
     let (limit, setting) = if is_form(&request) {
         (app.limits.upload(), "MAX_UPLOAD_BYTES")
     } else {

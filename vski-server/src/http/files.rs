@@ -251,8 +251,8 @@ fn absent(app: &App, db: &str, row: &FileRow, request: &Request) -> Result<Respo
         tracing::error!(
             db,
             file = name,
-            "an uploaded file is missing in storage: replicas that fetched it still have it, and backups: copy it to \
-             storage/<db>/<file> of this DATA_DIR, where it is served at once"
+            "an uploaded file is missing in storage: a replica that has it gives it back within ten minutes; else copy it \
+             from a backup to storage/<db>/<file> of this DATA_DIR, where it is served at once"
         );
         return Err(ApiError::not_found(format!("file {name} is missing on this server's disk: tell its operator")));
     }

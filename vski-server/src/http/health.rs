@@ -134,6 +134,7 @@ fn state_json(state: &DatabaseState) -> Value {
         "position": state.position,
         "lagSeconds": state.lag_seconds(clock::now_ms()),
         "entriesBehind": state.entries_behind(),
+        "filesWaiting": state.files_waiting,
         "lastError": state.last_error,
     })
 }

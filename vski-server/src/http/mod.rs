@@ -28,6 +28,9 @@ mod range;
 /// Uploaded files, for replicas.
 mod peer_files;
 
+/// Uploaded files that a master has lost.
+mod lost_files;
+
 /// Manual migrations.
 mod sql;
 
@@ -104,6 +107,7 @@ pub fn master_router(state: MasterState, source: SourceState) -> Router {
         .merge(auth::write_router())
         .merge(sql::write_router())
         .merge(handover::router())
+        .merge(lost_files::router())
         .layer(compression::layer())
         .with_state(state);
     with_layers(routes.merge(source_routes(source)).merge(read_routes(&app)), app)

@@ -62,12 +62,12 @@ async fn file(
         tracing::error!(
             db,
             file = name,
-            "an uploaded file is missing in storage: replicas that fetched it still have it, and backups: copy it to \
-             storage/<db>/<file> of this DATA_DIR, where it is served at once"
+            "an uploaded file is missing in storage: a replica that has it gives it back within ten minutes; else copy it \
+             from a backup to storage/<db>/<file> of this DATA_DIR, where it is served at once"
         );
         return Err(ApiError::not_found(format!(
-            "file {name} is missing on this master, and a record names it: copy it to storage/{db}/{name} of its DATA_DIR, \
-             from a replica that has it or a backup"
+            "file {name} is missing on this master, and a record names it: a replica that has it gives it back, else copy it \
+             from a backup to storage/{db}/{name} of its DATA_DIR"
         )));
     }
     if matches!(app.databases, Databases::Replica(_)) {

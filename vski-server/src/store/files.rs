@@ -15,10 +15,14 @@ use super::error::StoreError;
 /// Removes files that no row names.
 mod keeper;
 
+/// Files that a master has lost, given back.
+mod returned;
+
 /// File fields.
 pub mod values;
 
 pub use keeper::Keeper;
+pub use returned::Returning;
 
 /// The first bytes of a file by which its type is told.
 const HEAD_BYTES: usize = 8 << 10;

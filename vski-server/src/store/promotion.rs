@@ -61,8 +61,8 @@ pub fn missing_files(dir: &DataDir, db: &str) -> Result<Option<String>, StoreErr
     Ok((count > 0).then(|| {
         let names = audit.told(FILES_NAMED);
         format!(
-            "{count} files are missing here: {names}; they are lost unless the old master's storage/ is still there: copy \
-             storage/{db}/NAME from there"
+            "{count} files are missing here: {names}; nodes that have them give them back once they follow this one, the old \
+             master after its demote; else they are lost, unless storage/{db}/NAME is in a backup"
         )
     }))
 }

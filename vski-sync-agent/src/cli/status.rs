@@ -11,7 +11,7 @@ use vski_replication::node::{DatabaseState, LastError, NodeDb};
 use super::StatusArgs;
 
 /// The table's first line.
-const TITLES: [&str; 6] = ["NAME", "STATE", "VERSION", "HEAD", "LAG", "DETAIL"];
+const TITLES: [&str; 7] = ["NAME", "STATE", "VERSION", "HEAD", "LAG", "FILES", "DETAIL"];
 
 pub(super) fn execute(args: &StatusArgs) -> Result<ExitCode> {
     let dir = DataDir::existing(&args.data_dir)?;
@@ -31,6 +31,11 @@ pub(super) fn execute(args: &StatusArgs) -> Result<ExitCode> {
 pub(super) fn table(states: &[DatabaseState]) -> String {
     let now_ms = clock::now_ms();
     let number = |number: Option<u64>| number.map_or("-".to_owned(), |number| number.to_string());
+    let files = |waiting: Option<u64>| match waiting {
+        None => "-".to_owned(),
+        Some(0) => "all".to_owned(),
+        Some(waiting) => format!("{waiting} missing"),
+    };
     let rows = states.iter().map(|state| {
         [
             state.name.clone(),
@@ -38,10 +43,11 @@ pub(super) fn table(states: &[DatabaseState]) -> String {
             number(state.position.map(|position| position.version)),
             number(state.head.map(|head| head.version)),
             state.lag_seconds(now_ms).map_or("-".to_owned(), |lag| format!("{lag:.1}s")),
+            files(state.files_waiting),
             state.detail.clone().unwrap_or_else(|| "-".to_owned()),
         ]
     });
-    let rows: Vec<[String; 6]> = std::iter::once(TITLES.map(str::to_owned)).chain(rows).collect();
+    let rows: Vec<[String; 7]> = std::iter::once(TITLES.map(str::to_owned)).chain(rows).collect();
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..TITLES.len() - 1).map(width).collect();
     let mut text = String::new();
@@ -87,10 +93,15 @@ mod tests {
     fn the_table_has_a_line_for_each_database() {
         let mut broken = DatabaseState::new("shop", "diverged");
         broken.detail = Some("apply entry 7: the row is missing here".into());
-        let text = table(&[DatabaseState::new("default", "follow"), broken]);
+        broken.files_waiting = Some(3);
+        let text =
+            table(&[DatabaseState { files_waiting: Some(0), ..DatabaseState::new("default", "follow") }, broken]);
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines.len(), 3);
-        assert_eq!(lines[0], "NAME     STATE     VERSION  HEAD  LAG  DETAIL");
-        assert_eq!(lines[2], "shop     diverged  -        -     -    apply entry 7: the row is missing here");
+        assert_eq!(lines[0], "NAME     STATE     VERSION  HEAD  LAG  FILES      DETAIL");
+        assert_eq!(
+            lines[2],
+            "shop     diverged  -        -     -    3 missing  apply entry 7: the row is missing here"
+        );
     }
 }

@@ -179,7 +179,7 @@ kinds! {
         => "nothing if it passes; else see that replica's state";
     FileLost "file_lost" Retry "follow"
         "the node at MASTER_URL does not have an uploaded file that a row names"
-        => "copy the file to storage/<db>/ of the master's DATA_DIR, from a replica that has it or a backup: it is served at once";
+        => "nothing if another node that follows the master has it, and gives it back within ten minutes; else copy it from a backup to storage/<db>/ of the master's DATA_DIR, where it is served at once";
     FileDiffers "file_differs" Retry "follow"
         "an uploaded file came that is not what its row says"
         => "nothing if it passes; else the file is damaged in storage of the master's DATA_DIR: restore it, from a replica or a backup";

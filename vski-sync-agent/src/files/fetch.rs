@@ -7,7 +7,7 @@ use crate::error::AgentError;
 use crate::source::FileBody;
 
 /// Bytes that are collected before they are written.
-const BUFFER: usize = 1 << 20;
+const BUFFER: usize = 256 << 10;
 
 /// Fetches one file, verified before it gets its name. What an earlier attempt left is not fetched again.
 pub(super) async fn file(context: &Context, db: &str, row: &FileRow) -> Result<(), AgentError> {
