@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 use vski_replication::datadir::DataDir;
 use vski_replication::entry::Kind;
 use vski_replication::{changelog, connection};
+use vski_server::config::FilterLimits;
 use vski_server::metrics::Metrics;
 use vski_server::store::collections::change::{self, Edit};
 use vski_server::store::collections::{Catalogue, Collection, Wanted, listing};
@@ -349,7 +350,7 @@ async fn collections_are_listed_by_what_filters_can_say() {
     edit(&store, Edit::Delete("gone".into())).await.unwrap();
     let reader = store.master.reader("default").unwrap();
     let names = async |filter: &'static str, sort: &'static str| {
-        let found = reader.read(move |conn| listing::select(conn, filter, sort)).await?;
+        let found = reader.read(move |conn| listing::select(conn, filter, sort, FilterLimits::RULES)).await?;
         Ok::<_, StoreError>(found.into_iter().map(|collection| collection.name).collect::<Vec<_>>())
     };
     assert_eq!(names("", "").await.unwrap(), ["authors", "post_tags", "posts"]);
