@@ -5,6 +5,9 @@
 //! The answer is a list of `{status, body}` in their order. As a form: `@jsonPayload` with the above, and files as
 //! `requests.0.field` or `requests[0].field`. Headers of single requests are not looked at.
 
+/// What is refused before its files are stored.
+pub(super) mod gate;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -27,10 +30,10 @@ use super::record_body::{BatchBody, RecordBody};
 use super::records::{secrets, shaped};
 use super::state::MasterState;
 use crate::app::App;
+use crate::config::{FilterLimits, Limits};
 use crate::filter::RequestInfo;
 use crate::store::actions::{Action, Verb};
 use crate::store::error::StoreError;
-use crate::config::{FilterLimits, Limits};
 use crate::store::files::Upload;
 use crate::store::master::Master;
 use crate::store::query::Shape;
@@ -144,11 +147,9 @@ fn actions(whole: &RequestInfo, db: &str, value: Value, limits: &Limits) -> Resu
 
 /// Request and field of each file.
 fn places(uploads: &[Upload], requests: usize) -> Result<Vec<(usize, String)>, ApiError> {
-    let found = uploads.iter().map(|upload| {
-        let refused = || format!("file {:?} belongs to no request: call it requests.0.field", upload.field);
-        let found = place(&upload.field).filter(|(at, _)| *at < requests);
-        found.ok_or_else(|| ApiError::bad_request(refused()))
-    });
+    let found = uploads
+        .iter()
+        .map(|upload| place(&upload.field).filter(|(at, _)| *at < requests).ok_or_else(|| gate::stray(&upload.field)));
     found.collect()
 }
 
