@@ -304,5 +304,5 @@ fn confirm(password: &str, again: Option<&str>) -> Result<(), StoreError> {
     if again.is_none_or(|again| again == password) {
         return Ok(());
     }
-    Err(StoreError::field("passwordConfirm", "validation_values_mismatch", "must be the same as the password"))
+    Err(StoreError::Fields(vec![passwords::mismatch()]))
 }
