@@ -41,6 +41,11 @@ impl Form {
         self
     }
 
+    /// Sends it without its end, which is in the middle of its last part.
+    pub fn send_broken(&self, client: &Client, method: Method, path: &str) -> Result<Reply> {
+        client.send_bytes(method, path, &format!("multipart/form-data; boundary={BOUNDARY}"), self.body.clone())
+    }
+
     /// Sends it.
     pub fn send(&self, client: &Client, method: Method, path: &str) -> Result<Reply> {
         let mut body = self.body.clone();

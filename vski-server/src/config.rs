@@ -12,6 +12,9 @@ use vski_sync_agent::config::{ConfigError, NodeArgs, NodeConfig, RetentionArgs, 
 /// Spans of time in settings and parameters.
 pub mod duration;
 
+/// How much a filter may ask for.
+mod filters;
+
 /// How stale a read may be.
 mod freshness;
 
@@ -24,6 +27,7 @@ mod logins;
 /// Whose pages may read answers in a browser.
 mod origins;
 
+pub use filters::{FilterLimits, MOST_COMPARISONS, MOST_DEPTH};
 pub use freshness::{Fallback, Freshness};
 pub use limits::{Limits, MOST_BODY_BYTES};
 pub use logins::{LoginLimits, TrustedProxies};

@@ -114,3 +114,38 @@ fn a_batch_takes_files_for_its_requests() -> Result<()> {
     ensure!(stray.send(&client, Method::POST, "/api/batch")?.status == 400);
     storage::wait_whole(&[master.dir()], "default", READY)
 }
+
+#[test]
+fn files_of_a_batch_that_cannot_be_allowed_are_not_waited_for() -> Result<()> {
+    let cluster = Cluster::new()?;
+    let master = master(&cluster)?;
+    let guest = master.client()?;
+    let upload = |client: &Client, requests: &Value, key: &str| {
+        let payload = json!({"requests": requests}).to_string();
+        // Nothing ends this file: whoever reads it to its end finds that the form is broken.
+        let form = Form::new().text("@jsonPayload", &payload).file(key, "a.bin", &[b'x'; 1000]);
+        form.send_broken(client, Method::POST, "/api/batch")
+    };
+    let good = make("open", &json!({"title": "good"}));
+    for (requests, key, told) in [
+        (json!([good, make("closed", &json!({"title": "x"}))]), "requests.0.photo", "\"status\":403"),
+        (json!([good, make("nothing", &json!({}))]), "requests.0.photo", "\"status\":404"),
+        (json!([good]), "requests.1.photo", "belongs to no request"),
+        (json!([{"method": "GET", "url": "/api/collections/open/records"}]), "requests.0.photo", "cannot be part"),
+        (json!([good]), "requests.0.photo", "the form cannot be read"),
+    ] {
+        let reply = upload(&guest, &requests, key)?;
+        ensure!(reply.status == 400 && reply.body.contains(told), "{requests}: {reply:?}");
+    }
+    let closed = json!([make("closed", &json!({"title": "x"}))]);
+    let reply = upload(&master.admin()?, &closed, "requests.0.photo")?;
+    ensure!(reply.status == 400 && reply.body.contains("the form cannot be read"), "an admin may: {reply:?}");
+    let first = Form::new().file("requests.0.photo", "a.bin", b"x");
+    let reply = first.send_broken(&guest, Method::POST, "/api/batch?db=default")?;
+    ensure!(reply.body.contains("the form cannot be read"), "some collection takes files of guests: {reply:?}");
+    master.admin()?.send(Method::DELETE, "/api/collections/open", None)?.ok()?;
+    let reply = first.send_broken(&guest, Method::POST, "/api/batch")?;
+    ensure!(reply.status == 403 && reply.body.contains("only admins may send files"), "{reply:?}");
+    ensure!(storage::found(master.dir(), "default")?.is_empty(), "nothing stays");
+    Ok(())
+}

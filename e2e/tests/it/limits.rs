@@ -82,6 +82,55 @@ fn a_body_that_says_it_is_too_large_is_refused_unread_and_ends_the_connection() 
 }
 
 #[test]
+fn filters_are_as_large_as_the_settings_say_and_stored_rules_do_not_mind() -> Result<()> {
+    let cluster = Cluster::new()?;
+    let mut master = cluster.master("master")?;
+    master.start()?;
+    let admin = master.admin()?;
+    let rule = "((title != 'x')) && title != 'y' && self.self.title != 'z'";
+    let fields = json!([{"name": "title", "type": "text"}]);
+    let made = json!({"name": "posts", "fields": fields});
+    admin.send(Method::POST, "/api/collections", Some(&made))?.ok()?;
+    let relation = json!({"name": "self", "type": "relation", "collectionId": "posts"});
+    let changed = json!({"listRule": rule, "fields": [{"name": "title", "type": "text"}, relation]});
+    admin.send(Method::PATCH, "/api/collections/posts", Some(&changed))?.ok()?;
+    admin.create_record("posts", &json!({"title": "a post"}))?;
+    master.stop()?;
+    for (name, value) in [
+        ("MAX_FILTER_BYTES", "40"),
+        ("MAX_FILTER_DEPTH", "1"),
+        ("MAX_FILTER_COMPARISONS", "2"),
+        ("MAX_FILTER_RELATIONS", "1"),
+        ("MAX_RELATION_DEPTH", "1"),
+        ("MAX_SORT_KEYS", "2"),
+    ] {
+        master = master.env(name, value);
+    }
+    master.start()?;
+    let client = master.client()?;
+    let records = e2e::client::records("posts");
+    let list = client.get(&format!("{records}?filter=(title='a post')&sort=title,-self.title&expand=self"))?.ok()?;
+    ensure!(list.json()?["totalItems"] == 1, "the rule is as it was: {list:?}");
+    for (query, told) in [
+        ("filter=title='a'||title='b'||title='c'", "filter, column 23: a filter has at most 2 comparisons"),
+        ("filter=((title='a'))", "filter, column 2: a filter has at most 1 parentheses"),
+        (
+            "filter=title='aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa'",
+            "filter, column 41: a filter has at most 40 bytes",
+        ),
+        ("filter=self.self.title='a'", "filter, column 6: a path follows at most 1 relations"),
+        ("filter=self.title='a'||self.title='b'", "filter, column 17: its paths follow more than 1 relations"),
+        ("sort=self.self.title", "sort, column 6: a path follows at most 1 relations"),
+        ("sort=title,id,self", "sort, column 10: a list is sorted by at most 2 keys"),
+        ("expand=self.self", "expand follows at most 1 relations, and self.self has more"),
+    ] {
+        let reply = client.get(&format!("{records}?{query}"))?;
+        ensure!(reply.status == 400 && reply.body.contains(told), "{query}: {reply:?}");
+    }
+    Ok(())
+}
+
+#[test]
 fn a_setting_that_cannot_work_is_told_at_the_start() -> Result<()> {
     let cluster = Cluster::new()?;
     for (name, value) in [
@@ -92,6 +141,12 @@ fn a_setting_that_cannot_work_is_told_at_the_start() -> Result<()> {
         ("WRITE_QUEUE", "0"),
         ("MAX_PER_PAGE", "0"),
         ("MAX_BATCH_REQUESTS", "-1"),
+        ("MAX_FILTER_BYTES", "65537"),
+        ("MAX_FILTER_DEPTH", "65"),
+        ("MAX_FILTER_COMPARISONS", "1001"),
+        ("MAX_FILTER_RELATIONS", "0"),
+        ("MAX_RELATION_DEPTH", "11"),
+        ("MAX_SORT_KEYS", "0"),
     ] {
         let mut master = cluster.master(&name.to_lowercase().replace('_', "-"))?.env(name, value);
         master.server.launch(&[])?;

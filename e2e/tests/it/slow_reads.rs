@@ -119,3 +119,35 @@ fn a_view_that_fails_as_it_runs_is_named_and_nothing_else_fails() -> Result<()> 
     ensure!(told == 1, "it is told {told} times");
     Ok(())
 }
+
+#[test]
+fn a_view_that_fails_behind_another_collection_is_named_as_if_it_were_read_itself() -> Result<()> {
+    let cluster = Cluster::new()?;
+    let mut master = cluster.master("master")?;
+    master.start()?;
+    let admin = master.admin()?;
+    admin.create_collection("posts", &[("title", "text")])?;
+    let post = admin.create_record("posts", &json!({"title": "a post"}))?;
+    let relation = json!({"name": "post", "type": "relation", "collectionId": "posts"});
+    let notes = json!({"name": "notes", "fields": [relation, {"name": "body", "type": "text"}]});
+    admin.send(Method::POST, "/api/collections", Some(&notes))?.ok()?;
+    admin.create_record("notes", &json!({"post": post["id"], "body": "no JSON"}))?;
+    let query = "SELECT id, post, json_extract(body, '$.a') AS a FROM notes";
+    let view = json!({"name": "broken", "type": "view", "viewQuery": query, "listRule": "", "viewRule": ""});
+    admin.send(Method::POST, "/api/collections", Some(&view))?.ok()?;
+    let rule = json!({"name": "ruled", "listRule": "@collection.broken.a ?= 1", "fields": []});
+    admin.send(Method::POST, "/api/collections", Some(&rule))?.ok()?;
+    admin.create_record("ruled", &json!({}))?;
+    for path in [
+        records("broken"),
+        format!("{}?filter=broken_via_post.a%3F%3D1", records("posts")),
+        format!("{}?expand=broken_via_post", records("posts")),
+    ] {
+        let reply = admin.get(&path)?;
+        ensure!(reply.status == 422 && reply.body.contains("view collection broken failed"), "{path}: {reply:?}");
+    }
+    let reply = master.client()?.get(&records("ruled"))?;
+    ensure!(reply.status == 422 && reply.body.contains("view collection broken failed"), "{reply:?}");
+    ensure!(admin.get(&records("posts"))?.status == 200);
+    Ok(())
+}

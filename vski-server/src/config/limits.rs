@@ -5,6 +5,8 @@ use std::time::Duration;
 use clap::Args;
 use vski_sync_agent::config::{age, bytes};
 
+use super::FilterLimits;
+
 /// Largest value of MAX_BODY_BYTES: a request waits in memory for its turn.
 pub const MOST_BODY_BYTES: u64 = 64 << 20;
 
@@ -32,6 +34,8 @@ pub struct Limits {
     /// On a master: requests that a batch may have
     #[arg(long = "max-batch-requests", env = "MAX_BATCH_REQUESTS", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub batch_requests: u32,
+    #[command(flatten)]
+    pub filters: FilterLimits,
 }
 
 impl Limits {

@@ -13,6 +13,16 @@ pub enum Expr {
     Or(Vec<Expr>),
 }
 
+impl Expr {
+    /// Adds where each comparison begins, in their order.
+    pub fn places(&self, into: &mut Vec<Place>) {
+        match self {
+            Self::Compare(comparison) => into.push(comparison.left.place),
+            Self::And(items) | Self::Or(items) => items.iter().for_each(|item| item.places(into)),
+        }
+    }
+}
+
 /// `left operator right`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Comparison {

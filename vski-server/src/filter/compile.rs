@@ -15,7 +15,8 @@ use super::compare::{Null, Side, compare, not};
 use super::paths::{Join, Kind, Leaf, Resolved, Step, Way, resolve};
 use super::request::RequestInfo;
 use super::sql::{Condition, sql};
-use super::{FilterError, MAX_ALL_RELATIONS, macros, parse};
+use super::{FilterError, MAX_TABLES, macros, parse};
+use crate::config::FilterLimits;
 use crate::store::collections::{Catalogue, Collection};
 use crate::store::fields::ID;
 
@@ -32,6 +33,8 @@ pub struct Scope<'a> {
     pub trusted: bool,
     /// The main record's alias in the SQL around.
     pub alias: &'a str,
+    /// How much may be asked for.
+    pub limits: FilterLimits,
 }
 
 /// The condition that `expr` puts on records; `text` is what it was parsed from.
@@ -63,6 +66,13 @@ impl Bound {
     fn alias(&self, key: &str) -> Option<&str> {
         self.0.iter().find(|(known, _)| known == key).map(|(_, alias)| alias.as_str())
     }
+}
+
+/// Tables that are joined in one subquery.
+#[derive(Default)]
+struct Joins {
+    sql: Condition,
+    tables: usize,
 }
 
 pub(super) struct Compiler<'a, 's> {
@@ -113,7 +123,7 @@ impl<'a, 's> Compiler<'a, 's> {
             })
         };
         let (mut inside, mut outside) = (Vec::new(), Vec::new());
-        let (mut joins, mut inner) = (Condition::default(), bound.clone());
+        let (mut joins, mut inner) = (Joins::default(), bound.clone());
         for way in ways.iter().flatten().filter(|way| is_shared(way)) {
             self.place(way.record_steps(), &mut inner, &mut joins)?;
         }
@@ -125,7 +135,7 @@ impl<'a, 's> Compiler<'a, 's> {
             }
         }
         if !inside.is_empty() {
-            outside.push(exists(&joins, &Condition::all(inside)));
+            outside.push(exists(&joins.sql, &Condition::all(inside)));
         }
         Ok(Condition::all(outside))
     }
@@ -150,7 +160,7 @@ impl<'a, 's> Compiler<'a, 's> {
         let (from, to) = (self.resolve(left)?, self.resolve(right)?);
         self.at.set(left.place.0);
         let (from, to) = if is_text { (from.stored(), to.stored()) } else { (from, to) };
-        let mut joins = Condition::default();
+        let mut joins = Joins::default();
         // All rows are looked at where all must match, also those of a record that others speak of.
         let mut inner = if *any { bound.clone() } else { Bound::default() };
         let one = self.side(from, &mut inner, &mut joins)?;
@@ -159,10 +169,10 @@ impl<'a, 's> Compiler<'a, 's> {
             let at = if clash.right { right.place } else { left.place };
             FilterError::at(self.text, at.0, clash.message)
         })?;
-        Ok(match (joins.sql.is_empty(), any) {
+        Ok(match (joins.tables == 0, any) {
             (true, _) => condition,
-            (false, true) => exists(&joins, &condition),
-            (false, false) => sql!["NOT ", &exists(&joins, &not(&condition))],
+            (false, true) => exists(&joins.sql, &condition),
+            (false, false) => sql!["NOT ", &exists(&joins.sql, &not(&condition))],
         })
     }
 
@@ -186,7 +196,7 @@ impl<'a, 's> Compiler<'a, 's> {
     }
 
     /// A side in SQL. Several records or values are joined in `joins`; otherwise it is one expression.
-    fn side(&self, resolved: Resolved<'a>, bound: &mut Bound, joins: &mut Condition) -> Result<Side, FilterError> {
+    fn side(&self, resolved: Resolved<'a>, bound: &mut Bound, joins: &mut Joins) -> Result<Side, FilterError> {
         let way = match resolved {
             Resolved::Constant { value, kind, literal } => return Ok(Side::Constant { value, kind, literal }),
             Resolved::Changed { body, way } => {
@@ -216,7 +226,7 @@ impl<'a, 's> Compiler<'a, 's> {
         if way.steps.is_empty() {
             return Ok(self.column(way, self.scope.alias));
         }
-        let mut joins = Condition::default();
+        let mut joins = Joins::default();
         let alias = self.place(&way.steps, &mut Bound::default(), &mut joins)?;
         let id = format!("{alias}.id");
         let column = self.column(way, &alias);
@@ -224,11 +234,11 @@ impl<'a, 's> Compiler<'a, 's> {
             Kind::Number | Kind::Bool => sql!["iif(", &id, " IS NULL, NULL, ifnull(", &column, ", 0))"],
             _ => column,
         };
-        Ok(sql!["(SELECT ", &value, " FROM (SELECT 1)", &joins, ")"])
+        Ok(sql!["(SELECT ", &value, " FROM (SELECT 1)", &joins.sql, ")"])
     }
 
     /// Joins the tables of `steps` that are not bound yet; the alias of the last one.
-    fn place(&self, steps: &[Step<'a>], bound: &mut Bound, joins: &mut Condition) -> Result<String, FilterError> {
+    fn place(&self, steps: &[Step<'a>], bound: &mut Bound, joins: &mut Joins) -> Result<String, FilterError> {
         let mut alias = self.scope.alias.to_owned();
         for step in steps {
             let known = if step.join.is_record() { bound.alias(&step.key).map(str::to_owned) } else { None };
@@ -244,9 +254,15 @@ impl<'a, 's> Compiler<'a, 's> {
         Ok(alias)
     }
 
-    fn join(&self, step: &Step<'a>, from: &str, joins: &mut Condition) -> Result<String, FilterError> {
+    fn join(&self, step: &Step<'a>, from: &str, joins: &mut Joins) -> Result<String, FilterError> {
         if step.join.is_record() {
             self.count_relation()?;
+        }
+        joins.tables += if matches!(step.join, Join::Many(..) | Join::Ids(..)) { 2 } else { 1 };
+        if joins.tables > MAX_TABLES {
+            let message =
+                format!("its paths join more than {MAX_TABLES} tables in one condition: ask for less at once");
+            return Err(FilterError::at(self.text, self.at.get(), message));
         }
         let alias = self.alias();
         let list = |table: &str, column: &str| {
@@ -255,24 +271,24 @@ impl<'a, 's> Compiler<'a, 's> {
         };
         let (target, on) = match &step.join {
             Join::Items { column, .. } => {
-                joins.append(&sql![" LEFT JOIN ", &list(from, column), " AS ", &alias]);
+                joins.sql.append(&sql![" LEFT JOIN ", &list(from, column), " AS ", &alias]);
                 return Ok(alias);
             }
             Join::Values { json, .. } => {
                 let values = Condition::value(Sql::Text(json.clone()));
-                joins.append(&sql![" LEFT JOIN json_each(", &values, ") AS ", &alias]);
+                joins.sql.append(&sql![" LEFT JOIN json_each(", &values, ") AS ", &alias]);
                 return Ok(alias);
             }
             Join::One(target, column) => (target, sql![&alias, ".id = ", from, ".", &quote_name(column)]),
             Join::Many(target, column) => {
                 let each = self.alias();
-                joins.append(&sql![" LEFT JOIN ", &list(from, column), " AS ", &each]);
+                joins.sql.append(&sql![" LEFT JOIN ", &list(from, column), " AS ", &each]);
                 (target, sql![&alias, ".id = ", &each, ".value"])
             }
             Join::Ids(target, ids) => {
                 let each = self.alias();
                 let ids = Condition::value(Sql::Text(ids.clone()));
-                joins.append(&sql![" LEFT JOIN json_each(", &ids, ") AS ", &each]);
+                joins.sql.append(&sql![" LEFT JOIN json_each(", &ids, ") AS ", &each]);
                 (target, sql![&alias, ".id = ", &each, ".value"])
             }
             Join::Back(target, column) => (target, sql![&alias, ".", &quote_name(column), " = ", from, ".id"]),
@@ -283,16 +299,17 @@ impl<'a, 's> Compiler<'a, 's> {
             Join::Any(target) => (target, Condition::new("1")),
         };
         let visible = self.visible(target, &alias);
-        joins.append(&sql![" LEFT JOIN ", &*target.source(), " AS ", &alias, " ON ", &on, &visible]);
+        joins.sql.append(&sql![" LEFT JOIN ", &*target.source(), " AS ", &alias, " ON ", &on, &visible]);
         Ok(alias)
     }
 
     fn count_relation(&self) -> Result<(), FilterError> {
         self.relations.set(self.relations.get() + 1);
-        if self.relations.get() <= MAX_ALL_RELATIONS {
+        let most = self.scope.limits.relations;
+        if self.relations.get() <= most {
             return Ok(());
         }
-        let message = format!("its paths follow more than {MAX_ALL_RELATIONS} relations in all: ask for less at once");
+        let message = format!("its paths follow more than {most} relations in all: ask for less at once");
         Err(FilterError::at(self.text, self.at.get(), message))
     }
 
@@ -345,7 +362,7 @@ pub fn rule(scope: &Scope<'_>, target: &Collection, rule: Option<&str>, alias: &
         None => Some(Condition::new("0")),
         Some("") => None,
         Some(text) => {
-            let scope = Scope { collection: target, trusted: true, alias, ..*scope };
+            let scope = Scope { collection: target, trusted: true, alias, limits: FilterLimits::RULES, ..*scope };
             let compiled = parse(text).and_then(|expr| compile(&expr, text, &scope));
             Some(compiled.unwrap_or_else(|error| {
                 tracing::error!(collection = target.name, %error, "a rule cannot be used, and lets nobody through");

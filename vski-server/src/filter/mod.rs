@@ -6,6 +6,9 @@
 //!
 //! A `Condition` speaks of the main record by an alias and of all others in subqueries, so that conditions compose in
 //! any `WHERE`.
+//!
+//! How much one may ask for is said by [`FilterLimits`](crate::config::FilterLimits): the settings' for what a request
+//! sends, fixed ones for rules.
 
 /// The tree, and how it is printed.
 pub mod ast;
@@ -51,27 +54,11 @@ pub use sort::order_by;
 pub use sql::Condition;
 pub use stored::check;
 
-/// Bytes of a filter.
-pub const MAX_FILTER_BYTES: usize = 16 << 10;
-
-/// Parentheses inside each other.
-pub const MAX_DEPTH: usize = 32;
-
-/// Comparisons of a filter (PocketBase's).
-pub const MAX_COMPARISONS: usize = 200;
-
 /// Names of a path, keys inside a JSON value included.
 pub const MAX_PATH_SEGMENTS: usize = 12;
 
-/// Relations that a path may follow (PocketBase's).
-pub const MAX_RELATIONS: usize = 6;
-
-/// Relations that all paths of a filter or of an order follow together; comparisons about the same record share theirs.
-/// A rule has as many of its own.
-pub const MAX_ALL_RELATIONS: usize = 32;
-
-/// Keys of a list's order.
-pub const MAX_SORT_KEYS: usize = 8;
+/// Tables in one subquery: SQLite joins at most 64.
+pub const MAX_TABLES: usize = 60;
 
 /// What is wrong with a filter, and where.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

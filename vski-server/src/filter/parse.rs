@@ -20,10 +20,18 @@ use winnow::{ModalParser, ModalResult, Parser};
 use super::ast::{
     Comparison, DATE_MACROS, Expr, MODIFIERS, Modifier, OPERATORS, Operand, Operator, Path, Place, Root, Value,
 };
-use super::{FilterError, MAX_COMPARISONS, MAX_DEPTH, MAX_FILTER_BYTES, MAX_PATH_SEGMENTS};
+use super::{FilterError, MAX_PATH_SEGMENTS};
+use crate::config::FilterLimits;
 
-type Input<'a> = Stateful<LocatingSlice<&'a str>, Origin>;
+type Input<'a> = Stateful<LocatingSlice<&'a str>, Source>;
 type Parsed<T> = ModalResult<T, Expected>;
+
+/// Where a text comes from, and how much it may ask for.
+#[derive(Clone, Copy, Debug)]
+struct Source {
+    origin: Origin,
+    limits: FilterLimits,
+}
 
 /// Whose text it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,18 +44,19 @@ enum Origin {
 
 /// Parses a rule that is not empty.
 pub fn parse(text: &str) -> Result<Expr, FilterError> {
-    parsed(text, Origin::Rule)
+    parsed(text, Source { origin: Origin::Rule, limits: FilterLimits::RULES })
 }
 
 /// Parses a filter that a request sent, and that is not empty.
-pub fn parse_sent(text: &str) -> Result<Expr, FilterError> {
-    parsed(text, Origin::Request)
+pub fn parse_sent(text: &str, limits: FilterLimits) -> Result<Expr, FilterError> {
+    parsed(text, Source { origin: Origin::Request, limits })
 }
 
-fn parsed(text: &str, state: Origin) -> Result<Expr, FilterError> {
-    if text.len() > MAX_FILTER_BYTES {
-        let message = format!("a filter has at most {MAX_FILTER_BYTES} bytes, and this one has {}", text.len());
-        return Err(FilterError { column: 1, message });
+fn parsed(text: &str, state: Source) -> Result<Expr, FilterError> {
+    let FilterLimits { bytes, comparisons, .. } = state.limits;
+    if text.len() > bytes {
+        let message = format!("a filter has at most {bytes} bytes, and this one has {}", text.len());
+        return Err(FilterError::at(text, text.floor_char_boundary(bytes), message));
     }
     let end = cut_err(eof).context("&& or || or the end of the filter");
     let input = Stateful { input: LocatingSlice::new(text), state };
@@ -65,13 +74,14 @@ fn parsed(text: &str, state: Origin) -> Result<Expr, FilterError> {
         };
         FilterError::at(text, at, message)
     })?;
-    match count(&expr) {
-        0..=MAX_COMPARISONS => Ok(expr),
-        more => Err(FilterError::at(
-            text,
-            0,
-            format!("a filter has at most {MAX_COMPARISONS} comparisons, and this one has {more}"),
-        )),
+    let mut places = Vec::new();
+    expr.places(&mut places);
+    match places.get(comparisons) {
+        None => Ok(expr),
+        Some(Place(at)) => {
+            let message = format!("a filter has at most {comparisons} comparisons, and this one has {}", places.len());
+            Err(FilterError::at(text, *at, message))
+        }
     }
 }
 
@@ -112,13 +122,6 @@ fn refuse<T>(at: usize, message: String) -> Parsed<T> {
     Err(ErrMode::Cut(Expected { at, what: Some(What::Rule(message)) }))
 }
 
-fn count(expr: &Expr) -> usize {
-    match expr {
-        Expr::Compare(_) => 1,
-        Expr::And(items) | Expr::Or(items) => items.iter().map(count).sum(),
-    }
-}
-
 /// White space and `// comments` that end with their line.
 fn space(input: &mut Input<'_>) -> Parsed<()> {
     repeat(0.., alt((multispace1.void(), comment))).parse_next(input)
@@ -127,7 +130,7 @@ fn space(input: &mut Input<'_>) -> Parsed<()> {
 fn comment(input: &mut Input<'_>) -> Parsed<()> {
     let at = input.current_token_start();
     let text: &str = preceded("//", take_till(0.., '\n')).parse_next(input)?;
-    if input.state == Origin::Request && text.contains(['\'', '"']) {
+    if input.state.origin == Origin::Request && text.contains(['\'', '"']) {
         return refuse(at, "a comment in a request's filter must not have quotes: leave it out".to_owned());
     }
     Ok(())
@@ -156,8 +159,9 @@ fn group_or_comparison(input: &mut Input<'_>, depth: usize) -> Parsed<Expr> {
     if opt('(').parse_next(input)?.is_none() {
         return terminated(comparison, space).map(Expr::Compare).parse_next(input);
     }
-    if depth == MAX_DEPTH {
-        return refuse(at, format!("a filter has at most {MAX_DEPTH} parentheses inside each other"));
+    let most = input.state.limits.depth;
+    if depth == most {
+        return refuse(at, format!("a filter has at most {most} parentheses inside each other"));
     }
     let inner = |input: &mut Input<'_>| any_of(input, depth + 1);
     let close = cut_err(')').context("&& or || or a closing parenthesis");

@@ -79,12 +79,12 @@ fn no_values_of_a_client_that_escapes_quotes_can_end_their_texts_and_say_more() 
     {
         for first in ["\\", "x\\", "\\\\", "\\'\\"] {
             let text = filter([first, second]);
-            assert!(parse_sent(&text).is_err(), "{text}");
+            assert!(parse_sent(&text, FilterLimits::RULES).is_err(), "{text}");
         }
     }
-    assert!(parse_sent("a = 1 // what the author's own are").is_err());
+    assert!(parse_sent("a = 1 // what the author's own are", FilterLimits::RULES).is_err());
     assert!(parse("a = 1 // what the author's own are").is_ok());
-    assert!(parse_sent("a = 'http://x' // no quotes").is_ok());
+    assert!(parse_sent("a = 'http://x' // no quotes", FilterLimits::RULES).is_ok());
 }
 
 #[test]
@@ -134,15 +134,32 @@ fn an_error_says_the_column_and_what_was_expected() {
 
 #[test]
 fn length_depth_and_count_are_bounded() {
+    let FilterLimits { bytes, depth, comparisons, .. } = FilterLimits::RULES;
     let nested = |depth: usize| format!("{}a = 1{}", "(".repeat(depth), ")".repeat(depth));
-    assert!(parse(&nested(MAX_DEPTH)).is_ok());
-    assert!(parse(&nested(MAX_DEPTH + 1)).unwrap_err().message.contains("inside each other"));
-    assert!(parse(&"(".repeat(MAX_FILTER_BYTES)).is_err());
+    assert!(parse(&nested(depth)).is_ok());
+    assert!(parse(&nested(depth + 1)).unwrap_err().message.contains("inside each other"));
+    assert!(parse(&"(".repeat(bytes)).is_err());
     let many = |count: usize| vec!["a=1"; count].join("&&");
-    assert!(parse(&many(MAX_COMPARISONS)).is_ok());
-    assert!(parse(&many(MAX_COMPARISONS + 1)).unwrap_err().message.contains("comparisons"));
-    assert!(parse(&format!("a = '{}'", "x".repeat(MAX_FILTER_BYTES))).unwrap_err().message.contains("bytes"));
+    assert!(parse(&many(comparisons)).is_ok());
+    assert!(parse(&many(comparisons + 1)).unwrap_err().message.contains("comparisons"));
+    assert!(parse(&format!("a = '{}'", "x".repeat(bytes))).unwrap_err().message.contains("bytes"));
     assert!(parse(&format!("{} = 1", vec!["a"; MAX_PATH_SEGMENTS + 1].join("."))).is_err());
+}
+
+#[test]
+fn what_is_beyond_a_limit_of_a_request_is_pointed_at_and_no_rule_is_bound_by_it() {
+    let limits = FilterLimits { bytes: 40, depth: 1, comparisons: 2, ..FilterLimits::RULES };
+    for (text, column, part) in [
+        ("a = 1 && (b = 2 || c = 3)", 20, "at most 2 comparisons, and this one has 3"),
+        ("(a = 1 && (b = 2))", 11, "at most 1 parentheses"),
+        ("größe = 'äääääääääääääääääääääääääääää'", 24, "at most 40 bytes"),
+    ] {
+        let error = parse_sent(text, limits).expect_err(text);
+        assert!(error.message.contains(part), "{text}: {error}");
+        assert_eq!(error.column, column, "{text}: {error}");
+        parse(text).expect(text);
+    }
+    assert!(parse_sent("(a = 1 && b = 2)", limits).is_ok());
 }
 
 fn names() -> impl Strategy<Value = String> {
@@ -194,7 +211,7 @@ proptest! {
     #[test]
     fn a_printed_tree_parses_to_itself(expr in expressions()) {
         let printed = expr.to_string();
-        prop_assume!(printed.len() <= MAX_FILTER_BYTES);
+        prop_assume!(printed.len() <= FilterLimits::RULES.bytes);
         prop_assert_eq!(parse(&printed).expect(&printed), expr);
     }
 

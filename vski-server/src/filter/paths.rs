@@ -4,7 +4,7 @@ use rusqlite::types::Value as Sql;
 
 use super::ast::{Modifier, Path, Root};
 use super::compile::Scope;
-use super::{MAX_RELATIONS, requested};
+use super::requested;
 use crate::store::collections::Collection;
 use crate::store::fields::{Field, FieldKind};
 
@@ -234,8 +234,9 @@ pub(super) fn follow<'a>(
             }
             None => back(scope, collection, name, rest).map_err(lost)?,
         };
-        if steps.len() == MAX_RELATIONS {
-            return Err(lost(format!("a path follows at most {MAX_RELATIONS} relations")));
+        let most = scope.limits.relation_depth;
+        if steps.len() >= most {
+            return Err(lost(format!("a path follows at most {most} relations")));
         }
         let key = format!("{}/{name}", steps.last().map_or("", |step| &step.key));
         collection = match &join {

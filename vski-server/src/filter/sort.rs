@@ -6,7 +6,7 @@ use super::ast::{MODIFIERS, Modifier, Operand, Path, Place, Root, Value};
 use super::compile::{Compiler, Scope};
 use super::paths::Resolved;
 use super::sql::{Condition, sql};
-use super::{FilterError, MAX_PATH_SEGMENTS, MAX_SORT_KEYS};
+use super::{FilterError, MAX_PATH_SEGMENTS};
 
 /// What follows `ORDER BY`.
 pub fn order_by(text: &str, scope: &Scope<'_>) -> Result<Condition, FilterError> {
@@ -21,8 +21,8 @@ pub fn order_by(text: &str, scope: &Scope<'_>) -> Result<Condition, FilterError>
         if part.trim().is_empty() {
             continue;
         }
-        if order.len() == MAX_SORT_KEYS {
-            let message = format!("a list is sorted by at most {MAX_SORT_KEYS} keys");
+        if order.len() == scope.limits.sort_keys {
+            let message = format!("a list is sorted by at most {} keys", scope.limits.sort_keys);
             return Err(FilterError::at(text, begin, message));
         }
         let (name, direction) = match part.trim() {

@@ -54,18 +54,30 @@ impl Condition {
     }
 
     fn chain(mut conditions: Vec<Self>, joint: &str, none: &str) -> Self {
-        if conditions.len() == 1 {
-            return conditions.remove(0);
+        match conditions.len() {
+            0 => Self::new(none),
+            1 => conditions.remove(0),
+            _ => {
+                let mut whole = Self::default();
+                whole.push_balanced(&conditions, joint);
+                whole
+            }
         }
-        let mut whole = Self::default();
-        for (at, condition) in conditions.iter().enumerate() {
-            whole.sql.push_str(if at == 0 { "(" } else { joint });
-            whole.sql.push('(');
-            whole.append(condition);
-            whole.sql.push(')');
+    }
+
+    /// Halves in parentheses: SQLite walks expressions with its stack, and bounds how deep they are.
+    fn push_balanced(&mut self, conditions: &[Self], joint: &str) {
+        self.sql.push('(');
+        match conditions {
+            [only] => self.append(only),
+            several => {
+                let (left, right) = several.split_at(several.len() / 2);
+                self.push_balanced(left, joint);
+                self.sql.push_str(joint);
+                self.push_balanced(right, joint);
+            }
         }
-        whole.sql.push_str(if conditions.is_empty() { none } else { ")" });
-        whole
+        self.sql.push(')');
     }
 }
 

@@ -6,6 +6,7 @@ use super::compile::{Scope, compile, segment_offset};
 use super::paths::{Lost, follow};
 use super::request::RequestInfo;
 use super::{FilterError, parse};
+use crate::config::FilterLimits;
 use crate::store::collections::{Catalogue, Collection, auth};
 use crate::store::requester::Requester;
 
@@ -16,7 +17,8 @@ const COMMON: [&str; 5] = ["id", "created", "updated", "collectionId", "collecti
 /// so that the body is such a record's.
 pub fn check(text: &str, catalogue: &Catalogue, collection: &Collection, changes: bool) -> Result<(), FilterError> {
     let request = RequestInfo::new(Requester::Guest, "GET");
-    let scope = Scope { catalogue, collection, request: &request, trusted: true, alias: "r" };
+    let scope =
+        Scope { catalogue, collection, request: &request, trusted: true, alias: "r", limits: FilterLimits::RULES };
     let expr = parse(text)?;
     compile(&expr, text, &scope)?;
     each_operand(&expr, &mut |operand| {

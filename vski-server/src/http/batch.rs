@@ -5,6 +5,9 @@
 //! The answer is a list of `{status, body}` in their order. As a form: `@jsonPayload` with the above, and files as
 //! `requests.0.field` or `requests[0].field`. Headers of single requests are not looked at.
 
+/// What is refused before its files are stored.
+pub(super) mod gate;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -27,6 +30,7 @@ use super::record_body::{BatchBody, RecordBody};
 use super::records::{secrets, shaped};
 use super::state::MasterState;
 use crate::app::App;
+use crate::config::{FilterLimits, Limits};
 use crate::filter::RequestInfo;
 use crate::store::actions::{Action, Verb};
 use crate::store::error::StoreError;
@@ -74,8 +78,7 @@ async fn batch(
 ) -> Result<Positioned<Json<Value>>, ApiError> {
     let BatchBody { value, uploads, bytes } = body;
     let database = master.database(&db)?;
-    let most = usize::try_from(app.limits.batch_requests).unwrap_or(usize::MAX);
-    let parsed = actions(&request, &db, value, most).and_then(|made| Ok((places(&uploads, made.len())?, made)));
+    let parsed = actions(&request, &db, value, &app.limits).and_then(|made| Ok((places(&uploads, made.len())?, made)));
     let mut actions = match parsed {
         Ok((places, made)) => with_files(made, uploads, places),
         Err(refusal) => {
@@ -128,25 +131,25 @@ fn answers(records: Vec<Option<Value>>) -> Value {
 }
 
 /// What the requests ask for.
-fn actions(whole: &RequestInfo, db: &str, value: Value, most: usize) -> Result<Vec<Action>, ApiError> {
+fn actions(whole: &RequestInfo, db: &str, value: Value, limits: &Limits) -> Result<Vec<Action>, ApiError> {
+    let most = usize::try_from(limits.batch_requests).unwrap_or(usize::MAX);
     let Requests { requests } = serde_json::from_value(value)
         .map_err(|error| ApiError::bad_request(format!("send {{requests: [{{method, url, body}}]}}: {error}")))?;
     if requests.is_empty() || requests.len() > most {
         let message = format!("a batch has 1 to {most} requests, and this one has {}", requests.len());
         return Err(ApiError::bad_request(message));
     }
-    let one =
-        |(at, request)| action(whole, db, request).map_err(|error| StoreError::Batch { at, error: Box::new(error) });
+    let one = |(at, request)| {
+        action(whole, db, request, limits.filters).map_err(|error| StoreError::Batch { at, error: Box::new(error) })
+    };
     Ok(requests.into_iter().enumerate().map(one).collect::<Result<_, _>>()?)
 }
 
 /// Request and field of each file.
 fn places(uploads: &[Upload], requests: usize) -> Result<Vec<(usize, String)>, ApiError> {
-    let found = uploads.iter().map(|upload| {
-        let refused = || format!("file {:?} belongs to no request: call it requests.0.field", upload.field);
-        let found = place(&upload.field).filter(|(at, _)| *at < requests);
-        found.ok_or_else(|| ApiError::bad_request(refused()))
-    });
+    let found = uploads
+        .iter()
+        .map(|upload| place(&upload.field).filter(|(at, _)| *at < requests).ok_or_else(|| gate::stray(&upload.field)));
     found.collect()
 }
 
@@ -174,7 +177,7 @@ fn place(key: &str) -> Option<(usize, String)> {
 }
 
 /// What one request asks for, in the name of whoever sent the batch.
-fn action(whole: &RequestInfo, db: &str, request: Single) -> Result<Action, StoreError> {
+fn action(whole: &RequestInfo, db: &str, request: Single, limits: FilterLimits) -> Result<Action, StoreError> {
     let Single { method, url, body } = request;
     let refused = |message: String| StoreError::Invalid(message);
     let uri: Uri = url.parse().map_err(|error| refused(format!("{url:?} is no address: {error}")))?;
@@ -206,7 +209,7 @@ fn action(whole: &RequestInfo, db: &str, request: Single) -> Result<Action, Stor
         (method, _) => return Err(refused(format!("{method} {path} cannot be part of a batch"))),
     };
     let text = |name: &str| query.get(name).map(String::as_str);
-    let shape = Shape::parse(text("expand"), text("fields"))?;
+    let shape = Shape::parse(text("expand"), text("fields"), limits)?;
     let context = "batch".to_owned();
     let request = RequestInfo { method, context, query, body: body.unwrap_or_default(), ..whole.clone() };
     Ok(Action::new(verb, collection, request, shape))
@@ -220,7 +223,7 @@ mod tests {
     fn parsed(method: &str, url: &str) -> Option<Verb> {
         let whole = RequestInfo::new(Requester::Guest, "POST");
         let single = Single { method: method.to_owned(), url: url.to_owned(), body: None };
-        action(&whole, "default", single).map(|action| action.verb).ok()
+        action(&whole, "default", single, FilterLimits::RULES).map(|action| action.verb).ok()
     }
 
     #[test]

@@ -80,9 +80,9 @@ async fn list(
     Params(params): Params<ListParams>,
 ) -> Result<Json<Value>, ApiError> {
     caller.require_admin()?;
-    let shape = Shape::parse(None, params.fields.as_deref())?;
-    let (filter, sort) = (params.filter, params.sort);
-    let found = app.reader(&db)?.read(move |conn| listing::select(conn, &filter, &sort)).await?;
+    let shape = Shape::fields(params.fields.as_deref())?;
+    let (filter, sort, limits) = (params.filter, params.sort, app.limits.filters);
+    let found = app.reader(&db)?.read(move |conn| listing::select(conn, &filter, &sort, limits)).await?;
     let positive = |number: Option<i64>| number.and_then(|number| usize::try_from(number).ok()).filter(|n| *n > 0);
     let page = positive(params.page).unwrap_or(1);
     let per_page = positive(params.per_page).unwrap_or(usize::try_from(records::DEFAULT_PER_PAGE).unwrap_or(30));
@@ -106,7 +106,7 @@ async fn view(
     Params(params): Params<ViewParams>,
 ) -> Result<Json<Value>, ApiError> {
     caller.require_admin()?;
-    let shape = Shape::parse(None, params.fields.as_deref())?;
+    let shape = Shape::fields(params.fields.as_deref())?;
     let found = app.reader(&db)?.read(move |conn| collections::view(conn, &name)).await?;
     Ok(Json(shape.project(found.to_json())))
 }

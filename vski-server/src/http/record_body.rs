@@ -3,7 +3,7 @@
 //! A form's texts become values as the collection's fields want them; a key that is repeated becomes a list; the part
 //! `@jsonPayload` is a JSON object whose keys count as parts (PocketBase's clients). Files are streamed to the disk
 //! before the record is written: who may not create or change records at all, and who asks for a collection that is not
-//! there, is refused before.
+//! there, is refused before, of a batch as far as it is known by then.
 
 use std::sync::Arc;
 
@@ -13,10 +13,12 @@ use axum::http::header::CONTENT_TYPE;
 use axum::http::{Method, StatusCode};
 use serde_json::{Map, Value};
 
+use super::asked::Asked;
+use super::batch::gate::Gate;
 use super::error::ApiError;
 use super::extract::{Body, Caller, DbName, check_keys};
 use crate::app::App;
-use crate::store::collections::{self, Collection};
+use crate::store::collections::{self, Catalogue, Collection};
 use crate::store::error::StoreError;
 use crate::store::fields::{Field, FieldKind};
 use crate::store::files::values::DEFAULT_FILE_BYTES;
@@ -110,12 +112,15 @@ where
         let request = with_upload_limit(request, state);
         let (mut parts, body) = request.into_parts();
         let DbName(db) = DbName::from_request_parts(&mut parts, state).await?;
-        App::from_ref(state).reader(&db)?;
+        let Asked(asked) = Asked::from_request_parts(&mut parts, state).await?;
+        let app = App::from_ref(state);
+        let catalogue = app.reader(&db)?.read(Catalogue::load).await?;
         let form = Multipart::from_request(Request::from_parts(parts, body), state).await;
         let form = form.map_err(|rejection| ApiError::bad_request(rejection.body_text()))?;
         let master: Arc<Master> = FromRef::from_ref(state);
-        let limit = App::from_ref(state).limits.upload_bytes;
-        let reading = Form::new(master.uploads(), db, Collection::default(), limit);
+        let gate = Gate { request: asked, db: db.clone(), catalogue, limits: app.limits };
+        let reading = Form::new(master.uploads(), db, Collection::default(), app.limits.upload_bytes);
+        let reading = Form { gate: Some(gate), ..reading };
         let Form { values, files, text_bytes: bytes, .. } = reading.read(form).await?;
         Ok(Self { value: Value::Object(values), uploads: files, bytes })
     }
@@ -160,12 +165,14 @@ struct Form {
     text_bytes: usize,
     /// Largest file of a field without a bound of its own.
     most: u64,
+    /// Of a batch: asked before a file is stored.
+    gate: Option<Gate>,
 }
 
 impl Form {
     fn new(uploads: &Uploads, db: String, collection: Collection, most: u64) -> Self {
         let uploads = uploads.clone();
-        Self { uploads, db, collection, values: Map::new(), files: Vec::new(), text_bytes: 0, most }
+        Self { uploads, db, collection, values: Map::new(), files: Vec::new(), text_bytes: 0, most, gate: None }
     }
 
     /// All of it, or nothing that stays on the disk.
@@ -230,6 +237,7 @@ impl Form {
     }
 
     async fn file(&mut self, field: String, mut part: Part<'_>) -> Result<(), ApiError> {
+        self.gate.as_ref().map_or(Ok(()), |gate| gate.check(&self.values, &field))?;
         let original = part.file_name().unwrap_or_default().to_owned();
         let limit = self.limit(&field);
         let (uploads, db, key, name) = (self.uploads.clone(), self.db.clone(), field.clone(), original.clone());

@@ -22,6 +22,7 @@ use super::position::Positioned;
 use super::record_body::RecordBody;
 use super::state::MasterState;
 use crate::app::App;
+use crate::config::Limits;
 use crate::store::actions::{Action, Verb};
 use crate::store::collections::Catalogue;
 use crate::store::database::Database;
@@ -66,13 +67,14 @@ struct ListParams {
 
 impl ListParams {
     /// A page or a size that makes no sense is the nearest one that does.
-    fn query(self, most: u64) -> Result<(ListQuery, Shape), StoreError> {
+    fn query(self, limits: &Limits) -> Result<(ListQuery, Shape), StoreError> {
         let page = u64::try_from(self.page.unwrap_or(1)).unwrap_or(1).max(1);
         let per_page = self.per_page.and_then(|wanted| u64::try_from(wanted).ok()).filter(|wanted| *wanted > 0);
-        let per_page = per_page.unwrap_or(DEFAULT_PER_PAGE).min(most);
+        let per_page = per_page.unwrap_or(DEFAULT_PER_PAGE).min(limits.per_page.into());
         let count = !matches!(self.skip_total.as_deref(), Some("1" | "true" | "t"));
-        let shape = Shape::parse(self.expand.as_deref(), self.fields.as_deref())?;
-        Ok((ListQuery { page, per_page, count, filter: self.filter, sort: self.sort }, shape))
+        let limits = limits.filters;
+        let shape = Shape::parse(self.expand.as_deref(), self.fields.as_deref(), limits)?;
+        Ok((ListQuery { page, per_page, count, filter: self.filter, sort: self.sort, limits }, shape))
     }
 }
 
@@ -85,8 +87,8 @@ struct ShapeParams {
 }
 
 impl ShapeParams {
-    fn shape(&self) -> Result<Shape, StoreError> {
-        Shape::parse(self.expand.as_deref(), self.fields.as_deref())
+    fn shape(&self, app: &App) -> Result<Shape, StoreError> {
+        Shape::parse(self.expand.as_deref(), self.fields.as_deref(), app.limits.filters)
     }
 }
 
@@ -99,7 +101,7 @@ async fn list(
     Path(collection): Path<String>,
     Params(params): Params<ListParams>,
 ) -> Result<Json<Value>, ApiError> {
-    let (query, shape) = params.query(app.limits.per_page.into())?;
+    let (query, shape) = params.query(&app.limits)?;
     let reader = app.data(&db)?;
     let found = reader.read(move |conn| {
         let catalogue = Catalogue::load(conn)?;
@@ -124,7 +126,7 @@ async fn view(
     Path((collection, id)): Path<(String, String)>,
     Params(params): Params<ShapeParams>,
 ) -> Result<Json<Value>, ApiError> {
-    let shape = params.shape()?;
+    let shape = params.shape(&app)?;
     let reader = app.data(&db)?;
     let found = reader.read(move |conn| {
         let catalogue = Catalogue::load(conn)?;
@@ -152,7 +154,7 @@ async fn create(
     Params(params): Params<ShapeParams>,
     body: RecordBody,
 ) -> Result<Positioned<Json<Value>>, ApiError> {
-    let action = Action::new(Verb::Create, &collection, request, params.shape()?);
+    let action = Action::new(Verb::Create, &collection, request, params.shape(&app)?);
     change(&app, &master, address, &db, action, body).await
 }
 
@@ -174,7 +176,7 @@ async fn update(
     Params(params): Params<ShapeParams>,
     body: RecordBody,
 ) -> Result<Positioned<Json<Value>>, ApiError> {
-    let action = Action::new(Verb::Update(id), &collection, request, params.shape()?);
+    let action = Action::new(Verb::Update(id), &collection, request, params.shape(&app)?);
     change(&app, &master, address, &db, action, body).await
 }
 

@@ -87,6 +87,14 @@ impl Action {
         read.await
     }
 
+    /// Refuses what cannot be allowed whatever the records are: where there is no such collection, or no rule for others than
+    /// admins.
+    pub fn check_possible(&self, catalogue: &Catalogue) -> Result<(), StoreError> {
+        let collection = catalogue.get(&self.collection)?;
+        let is_open = self.request.requester.is_admin() || self.verb.is_open(&collection.rules);
+        if is_open { Ok(()) } else { Err(rules::closed(collection)) }
+    }
+
     /// Does it. The record as the caller sees it; `None` of one that is gone.
     pub fn run(&self, conn: &Connection) -> Result<Option<Value>, StoreError> {
         let Self { request, collection, secrets, uploads, shape, .. } = self;

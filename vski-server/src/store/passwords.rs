@@ -12,7 +12,7 @@ use argon2::password_hash::phc::PasswordHash;
 use argon2::password_hash::{PasswordHasher, PasswordVerifier};
 use tokio::sync::oneshot;
 
-use super::error::StoreError;
+use super::error::{FieldError, StoreError};
 
 /// Shortest password of an admin, characters (PocketBase's).
 const MIN_CHARS: usize = 8;
@@ -54,6 +54,16 @@ pub async fn run<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -
     };
     QUEUE.try_send(Box::new(job)).map_err(|_| StoreError::Overloaded)?;
     answer.await.map_err(|_| StoreError::ShuttingDown)
+}
+
+/// The error where a new password and its confirmation differ.
+#[must_use]
+pub fn mismatch() -> FieldError {
+    FieldError {
+        field: "passwordConfirm".to_owned(),
+        code: "validation_values_mismatch",
+        message: "must be the same as the password".to_owned(),
+    }
 }
 
 /// Checks an admin's new password before it is hashed.

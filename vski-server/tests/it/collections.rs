@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 use vski_replication::datadir::DataDir;
 use vski_replication::entry::Kind;
 use vski_replication::{changelog, connection};
+use vski_server::config::FilterLimits;
 use vski_server::metrics::Metrics;
 use vski_server::store::collections::change::{self, Edit};
 use vski_server::store::collections::{Catalogue, Collection, Wanted, listing};
@@ -52,6 +53,16 @@ async fn insert(store: &Store, collection: &str, body: Value) -> Result<Value, S
         records::create(conn, &catalogue, collection, &body, &Secrets::default())
     });
     Ok(made.await?.value)
+}
+
+/// How many records are gone.
+async fn truncate(store: &Store, collection: &str) -> Result<usize, StoreError> {
+    let collection = collection.to_owned();
+    let gone = store.writer.rows(0, move |conn| {
+        let catalogue = Catalogue::load(conn)?;
+        records::truncate(conn, &catalogue, catalogue.get(&collection)?).map(|gone| gone.len())
+    });
+    Ok(gone.await?.value)
 }
 
 async fn read(store: &Store, collection: &str, id: &Value) -> Result<Value, StoreError> {
@@ -294,6 +305,83 @@ async fn references_to_a_deleted_record_go_with_it_or_keep_it() {
 }
 
 #[tokio::test]
+async fn a_truncated_collection_is_released_by_all_that_referred_to_it() {
+    let store = Store::new();
+    let mut copy = store.copy();
+    let to = |name: &str, target: &str, more: Value| {
+        let mut field = json!({"name": name, "type": "relation", "collectionId": target});
+        field.as_object_mut().unwrap().extend(object(more));
+        field
+    };
+    create(&store, json!({"name": "a"})).await.unwrap();
+    let fields = json!([
+        to("one", "a", json!({})),
+        to("many", "a", json!({"maxSelect": 9})),
+        to("owners", "a", json!({"maxSelect": 9, "cascadeDelete": true})),
+    ]);
+    create(&store, json!({"name": "b", "fields": fields})).await.unwrap();
+    let fields = json!([to("b", "b", json!({"cascadeDelete": true})), to("needs", "a", json!({"required": true}))]);
+    create(&store, json!({"name": "c", "fields": fields})).await.unwrap();
+    let (x, y) = (insert(&store, "a", json!({})).await.unwrap(), insert(&store, "a", json!({})).await.unwrap());
+    let (x, y) = (&x["id"], &y["id"]);
+    let kept = insert(&store, "b", json!({"one": x, "many": [x, y]})).await.unwrap();
+    let owned = insert(&store, "b", json!({"owners": [y, x]})).await.unwrap();
+    let alone = insert(&store, "b", json!({"owners": [x]})).await.unwrap();
+    let below = insert(&store, "c", json!({"b": owned["id"], "needs": y})).await.unwrap();
+    let needs = insert(&store, "c", json!({"needs": x})).await.unwrap();
+    assert!(refused(truncate(&store, "a").await).contains(needs["id"].as_str().unwrap()), "c requires one that stays");
+    assert_eq!(read(&store, "b", &kept["id"]).await.unwrap(), kept, "nothing of it was done");
+    assert_eq!(delete(&store, "c", &needs["id"]).await.unwrap(), 1);
+    assert_eq!(truncate(&store, "a").await.unwrap(), 5, "two, what they owned, and what was below");
+    let left = read(&store, "b", &kept["id"]).await.unwrap();
+    assert_eq!((&left["one"], &left["many"]), (&json!(""), &json!([])));
+    assert!(left["updated"].as_str() >= kept["updated"].as_str());
+    for (collection, gone) in [("b", &owned), ("b", &alone), ("c", &below)] {
+        assert!(refused(read(&store, collection, &gone["id"]).await).contains("no record"));
+    }
+    assert_eq!(truncate(&store, "a").await.unwrap(), 0);
+    copy.follow_and_compare(&store);
+}
+
+/// The indexes of a table that are no constraint's, by name.
+fn indexes(file: &std::path::Path, table: &str) -> String {
+    let conn = connection::reader(file).unwrap();
+    let sql = "SELECT ifnull(group_concat(name, ' '), '') FROM (SELECT name FROM pragma_index_list(?1)
+        WHERE name NOT LIKE 'sqlite_%' ORDER BY name)";
+    conn.query_row(sql, [table], |row| row.get(0)).unwrap()
+}
+
+#[tokio::test]
+async fn a_relation_to_one_record_has_an_index_of_its_own_unless_one_was_declared() {
+    let store = Store::new();
+    let relation =
+        |name: &str, most: u64| json!({"name": name, "type": "relation", "collectionId": "a", "maxSelect": most});
+    create(&store, json!({"name": "a"})).await.unwrap();
+    let declared = "CREATE INDEX mine ON b (theirs, created)";
+    let fields = json!([relation("one", 1), relation("many", 5), relation("theirs", 1)]);
+    create(&store, json!({"name": "b", "fields": fields, "indexes": [declared]})).await.unwrap();
+    let mut copy = store.copy();
+    assert_eq!(indexes(&store.file(), "b"), "b_created b_one_idx mine");
+    // One that an earlier version made without is brought up to date with its next change.
+    store.ddl("DROP INDEX b_one_idx").await.unwrap();
+    let more = json!([relation("one", 1), relation("many", 5), relation("theirs", 1), relation("new", 1)]);
+    update(&store, "b", json!({"fields": more})).await.unwrap();
+    assert_eq!(indexes(&store.file(), "b"), "b_created b_new_idx b_one_idx mine");
+    let before = store.entries_after(0).len();
+    update(&store, "b", json!({"listRule": ""})).await.unwrap();
+    assert_eq!(store.entries_after(0)[before].kind, Kind::Changes, "nothing is lacking");
+    // Where the declared one goes, ours takes its place; a partial one does not serve.
+    update(&store, "b", json!({"indexes": ["CREATE INDEX mine ON b (theirs) WHERE theirs != ''"]})).await.unwrap();
+    assert_eq!(indexes(&store.file(), "b"), "b_created b_new_idx b_one_idx b_theirs_idx mine");
+    copy.follow_and_compare(&store);
+    assert_eq!(indexes(&copy.file, "b"), indexes(&store.file(), "b"));
+    let conn = connection::reader(&store.file()).unwrap();
+    let plan = "EXPLAIN QUERY PLAN UPDATE b SET one = '' WHERE one IN (SELECT value FROM json_each('[]'))";
+    let steps: String = conn.query_row(plan, [], |row| row.get(3)).unwrap();
+    assert!(steps.contains("USING INDEX b_one_idx") || steps.contains("COVERING INDEX b_one_idx"), "{steps}");
+}
+
+#[tokio::test]
 async fn a_long_chain_of_cascades_ends_and_so_does_a_circle() {
     let store = Store::new();
     let fields = json!([{"name": "next", "type": "relation", "collectionId": "links", "cascadeDelete": true}]);
@@ -349,7 +437,7 @@ async fn collections_are_listed_by_what_filters_can_say() {
     edit(&store, Edit::Delete("gone".into())).await.unwrap();
     let reader = store.master.reader("default").unwrap();
     let names = async |filter: &'static str, sort: &'static str| {
-        let found = reader.read(move |conn| listing::select(conn, filter, sort)).await?;
+        let found = reader.read(move |conn| listing::select(conn, filter, sort, FilterLimits::RULES)).await?;
         Ok::<_, StoreError>(found.into_iter().map(|collection| collection.name).collect::<Vec<_>>())
     };
     assert_eq!(names("", "").await.unwrap(), ["authors", "post_tags", "posts"]);

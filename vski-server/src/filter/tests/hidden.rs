@@ -1,5 +1,4 @@
 use super::world::World;
-use crate::filter::Scope;
 use crate::filter::order_by;
 
 #[test]
@@ -51,7 +50,7 @@ fn an_address_is_found_only_where_it_is_shown() {
 fn a_list_is_sorted_by_fields_and_through_relations_with_ties_broken_by_id() {
     let world = World::new();
     let collection = world.catalogue.find("posts").unwrap();
-    let scope = Scope { catalogue: &world.catalogue, collection, request: &world.request, trusted: false, alias: "r" };
+    let scope = world.scope(collection, false);
     let sorted = |sort: &str| {
         let order = order_by(sort, &scope).unwrap_or_else(|error| panic!("{sort}: {error}"));
         let sql = format!("SELECT group_concat(id, ' ') FROM (SELECT id FROM posts AS r ORDER BY {})", order.sql);

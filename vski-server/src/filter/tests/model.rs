@@ -4,6 +4,7 @@ use rusqlite::{Connection, params_from_iter};
 use serde_json::{Value, json};
 
 use super::world::select;
+use crate::config::FilterLimits;
 use crate::filter::ast::{Expr, Operator, Value as Literal};
 use crate::filter::{RequestInfo, Scope, compile, parse};
 use crate::store::collections::{Catalogue, Collection};
@@ -181,7 +182,7 @@ proptest! {
                 .unwrap();
         }
         let request = RequestInfo::new(Requester::Guest, "GET");
-        let scope = Scope { catalogue: &catalogue, collection, request: &request, trusted: false, alias: "r" };
+        let scope = Scope { catalogue: &catalogue, collection, request: &request, trusted: false, alias: "r", limits: FilterLimits::RULES };
         let expr = parse(&filter).expect(&filter);
         let condition = compile(&expr, &filter, &scope).expect(&filter);
         let sql = format!("SELECT id FROM x AS r WHERE {} ORDER BY id", condition.sql);

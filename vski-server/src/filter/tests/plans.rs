@@ -1,13 +1,13 @@
 use rusqlite::params_from_iter;
 
 use super::world::World;
-use crate::filter::{Scope, order_by};
+use crate::filter::order_by;
 
 /// How SQLite would run a list of posts.
 fn plan(world: &World, filter: &str, sort: &str) -> String {
     let condition = world.compile("posts", filter, false).unwrap();
     let collection = world.catalogue.find("posts").unwrap();
-    let scope = Scope { catalogue: &world.catalogue, collection, request: &world.request, trusted: false, alias: "r" };
+    let scope = world.scope(collection, false);
     let order = order_by(sort, &scope).unwrap();
     let sql =
         format!("EXPLAIN QUERY PLAN SELECT * FROM posts AS r WHERE {} ORDER BY {} LIMIT 30", condition.sql, order.sql);

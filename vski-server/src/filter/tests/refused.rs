@@ -1,4 +1,6 @@
 use super::world::World;
+use crate::config::{FilterLimits, MOST_COMPARISONS, MOST_DEPTH};
+use crate::filter::{Scope, compile, order_by, parse_sent};
 
 #[test]
 fn an_unknown_name_or_a_type_clash_is_pointed_at() {
@@ -99,7 +101,7 @@ fn a_path_follows_so_many_relations_and_no_more() {
 #[test]
 fn all_paths_of_a_filter_follow_so_many_relations_and_no_more() {
     let world = World::new();
-    let most = crate::filter::MAX_ALL_RELATIONS;
+    let most = FilterLimits::RULES.relations;
     let chain = |count: usize| vec!["comments_via_post.by.name ?~ 'a%b'"; count].join(" || ");
     assert!(world.compile("posts", &chain(most / 2), false).is_ok());
     for trusted in [false, true] {
@@ -151,16 +153,89 @@ fn no_text_of_a_filter_gets_into_the_sql() {
 }
 
 #[test]
+fn a_requests_paths_are_bound_by_the_settings_and_a_rule_behind_them_is_not() {
+    let world = World::new().with_view_rule("comments", Some("post.author.team.name != 'x'"));
+    let limits = FilterLimits { relations: 2, relation_depth: 1, sort_keys: 2, ..FilterLimits::RULES };
+    let collection = world.catalogue.find("posts").unwrap();
+    let scope = Scope { limits, ..world.scope(collection, false) };
+    let compile = |text: &str| parse_sent(text, limits).and_then(|expr| compile(&expr, text, &scope));
+    compile("comments_via_post.text ?= 'a' && author.name = 'ann'").unwrap();
+    for (text, column, part) in [
+        ("author.team.name = 'x'", 8, "at most 1 relations"),
+        ("author.name = 'a' || editors.name = 'a' || author.name = 'b'", 44, "more than 2 relations"),
+    ] {
+        let error = compile(text).expect_err(text);
+        assert!(error.message.contains(part), "{text}: {error}");
+        assert_eq!(error.column, column, "{text}: {error}");
+    }
+    order_by("title,-author.name", &scope).unwrap();
+    for (sort, column) in [("author.team.name", 8), ("title,views,id", 13)] {
+        assert_eq!(order_by(sort, &scope).expect_err(sort).column, column, "{sort}");
+    }
+}
+
+#[test]
+fn more_tables_than_sqlite_joins_are_refused() {
+    let world = World::new();
+    let limits = FilterLimits { relations: 100, bytes: 64 << 10, ..FilterLimits::RULES };
+    let collection = world.catalogue.find("posts").unwrap();
+    let scope = Scope { limits, ..world.scope(collection, true) };
+    // All begin at the same record, so that they are joined in one subquery.
+    let mut ways = vec!["editors".to_owned()];
+    for names in [["posts_via_author", "posts_via_editors"], ["author", "editors"]].iter().cycle().take(5) {
+        ways = ways.iter().flat_map(|way| names.iter().map(move |name| format!("{way}.{name}"))).collect();
+    }
+    let filter = |count: usize| {
+        let all: Vec<String> = ways.iter().take(count).map(|way| format!("{way}.id ?= 'x'")).collect();
+        all.join(" && ")
+    };
+    let most = filter(18);
+    let condition = compile(&parse_sent(&most, limits).unwrap(), &most, &scope).unwrap();
+    world.conn.prepare(&format!("SELECT id FROM posts AS r WHERE {}", condition.sql)).unwrap();
+    let more = filter(ways.len());
+    let error = compile(&parse_sent(&more, limits).unwrap(), &more, &scope).unwrap_err();
+    assert!(error.message.contains("more than 60 tables"), "{error}");
+}
+
+#[test]
 fn the_longest_filters_still_run() {
     let world = World::new();
-    let chain = |part: &str, joint: &str| vec![part; crate::filter::MAX_COMPARISONS].join(joint);
+    let chain = |part: &str, joint: &str| vec![part; FilterLimits::RULES.comparisons].join(joint);
     assert_eq!(world.posts(&chain("views=10", "&&")), "p1");
     assert_eq!(world.posts(&chain("views=10", "||")), "p1");
-    let related = vec!["editors.name?='ann'"; crate::filter::MAX_ALL_RELATIONS].join("||");
+    let related = vec!["editors.name?='ann'"; FilterLimits::RULES.relations].join("||");
     assert_eq!(world.posts(&related), "p1");
     assert_eq!(world.posts(&chain("editors.name?='ann'", "&&")), "p1");
     assert_eq!(world.posts(&format!("title ~ '{}'", "_".repeat(16_000))), "");
-    let depth = crate::filter::MAX_DEPTH;
-    let nested = format!("{}views=10{}", "(views=10&&(views=10||".repeat(depth / 2), "))".repeat(depth / 2));
-    assert_eq!(world.posts(&nested), "p1");
+}
+
+#[test]
+fn the_deepest_filters_that_settings_allow_run_on_the_stack_of_a_thread() {
+    let deepest = || {
+        let limits = FilterLimits {
+            bytes: 64 << 10,
+            depth: MOST_DEPTH,
+            comparisons: MOST_COMPARISONS,
+            relations: 100,
+            ..FilterLimits::RULES
+        };
+        let rule = format!("({})", vec!["post.author.name != 'x'"; 15].join(" && "));
+        let world = World::new().with_view_rule("comments", Some(&rule));
+        let half = MOST_DEPTH / 2;
+        let nested = format!("{}views=10{}", "(views=10&&(views=10||".repeat(half), "))".repeat(half));
+        let related =
+            format!("{}views=10{}", "(views=10&&(comments_via_post.text?='x'||".repeat(half), "))".repeat(half));
+        let long = vec!["views=10"; MOST_COMPARISONS].join("||");
+        let collection = world.catalogue.find("posts").unwrap();
+        let scope = Scope { limits, ..world.scope(collection, false) };
+        for text in [nested, related, long] {
+            let condition = parse_sent(&text, limits).and_then(|expr| compile(&expr, &text, &scope)).unwrap();
+            let sql = format!("SELECT id FROM posts AS r WHERE {}", condition.sql);
+            let mut statement = world.conn.prepare(&sql).unwrap();
+            let found =
+                statement.query_map(rusqlite::params_from_iter(&condition.params), |row| row.get::<_, String>(0));
+            assert_eq!(found.unwrap().collect::<Result<Vec<_>, _>>().unwrap(), ["p1"]);
+        }
+    };
+    std::thread::Builder::new().stack_size(2 << 20).spawn(deepest).unwrap().join().unwrap();
 }

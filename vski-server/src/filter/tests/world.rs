@@ -3,6 +3,7 @@ use std::sync::Arc;
 use rusqlite::{Connection, params_from_iter};
 use serde_json::{Value, json};
 
+use crate::config::FilterLimits;
 use crate::filter::{Condition, FilterError, RequestInfo, Scope, compile, parse};
 use crate::store::collections::{AuthOptions, Catalogue, Collection, CollectionKind, Rules, auth};
 use crate::store::fields::{Field, FieldKind};
@@ -77,8 +78,13 @@ impl World {
 
     pub fn compile(&self, collection: &str, filter: &str, trusted: bool) -> Result<Condition, FilterError> {
         let collection = self.catalogue.find(collection).unwrap();
-        let scope = Scope { catalogue: &self.catalogue, collection, request: &self.request, trusted, alias: "r" };
-        compile(&parse(filter)?, filter, &scope)
+        compile(&parse(filter)?, filter, &self.scope(collection, trusted))
+    }
+
+    /// With the limits of rules.
+    pub fn scope<'a>(&'a self, collection: &'a Collection, trusted: bool) -> Scope<'a> {
+        let (catalogue, request, limits) = (&self.catalogue, &self.request, FilterLimits::RULES);
+        Scope { catalogue, collection, request, trusted, alias: "r", limits }
     }
 
     /// Ids of the records that a filter finds.

@@ -112,7 +112,7 @@ impl Page {
     /// Admins have no relations.
     fn shape(&self) -> Result<Shape, ApiError> {
         match self.expand.as_deref().map(str::trim) {
-            None | Some("") => Ok(Shape::parse(None, self.fields.as_deref())?),
+            None | Some("") => Ok(Shape::fields(self.fields.as_deref())?),
             Some(_) => Err(ApiError::bad_request("expand: admins have no relations: leave it out")),
         }
     }
@@ -167,7 +167,7 @@ async fn list(State(app): State<App>, caller: Caller, Params(page): Params<Page>
     let (number, per_page) = (page.page.unwrap_or(1).max(1), page.per_page.unwrap_or(DEFAULT_PER_PAGE));
     let per_page = per_page.clamp(1, MAX_PER_PAGE);
     let shape = page.shape()?;
-    let wanted = Wanted { filter: page.filter, sort: page.sort };
+    let wanted = Wanted { filter: page.filter, sort: page.sort, limits: app.limits.filters };
     let reader = app.reader(names::DEFAULT_DATABASE)?;
     let (found, total) = reader.read(move |conn| admins::list(conn, &wanted, number, per_page)).await?;
     let items: Vec<Value> = found.iter().map(|admin| shape.project(record(admin))).collect();
@@ -304,5 +304,5 @@ fn confirm(password: &str, again: Option<&str>) -> Result<(), StoreError> {
     if again.is_none_or(|again| again == password) {
         return Ok(());
     }
-    Err(StoreError::field("passwordConfirm", "validation_values_mismatch", "must be the same as the password"))
+    Err(StoreError::Fields(vec![passwords::mismatch()]))
 }

@@ -93,8 +93,8 @@ struct Looks {
 }
 
 impl Looks {
-    fn shape(&self) -> Result<Shape, StoreError> {
-        Shape::parse(self.expand.as_deref(), self.fields.as_deref())
+    fn shape(&self, app: &App) -> Result<Shape, StoreError> {
+        Shape::parse(self.expand.as_deref(), self.fields.as_deref(), app.limits.filters)
     }
 }
 
@@ -117,7 +117,7 @@ async fn login(
     body: Body<Login>,
 ) -> Result<Json<Value>, ApiError> {
     let Login { identity, password, identity_field } = body.value;
-    let shape = looks.shape()?;
+    let shape = looks.shape(&app)?;
     required(&[("identity", &identity), ("password", &password)])?;
     let reader = app.reader(&db)?;
     let collection = reader.read(move |conn| records::collection(&*Catalogue::load(conn)?, &name).cloned()).await?;
@@ -159,7 +159,7 @@ async fn refresh(
     if caller.fixed {
         return Err(ApiError::forbidden("this token was made by an admin and cannot be refreshed: ask for another"));
     }
-    let shape = looks.shape()?;
+    let shape = looks.shape(&app)?;
     let request = RequestInfo::new(caller.requester(), "POST");
     let (id, own, wanted, reader) = (who.id().to_owned(), who.collection_id.clone(), shape.clone(), app.reader(&db)?);
     let read = move |conn: &Connection| {
@@ -189,7 +189,7 @@ async fn methods(
     Path(name): Path<String>,
     Params(looks): Params<Looks>,
 ) -> Result<Json<Value>, ApiError> {
-    let shape = looks.shape()?;
+    let shape = looks.shape(&app)?;
     let found =
         app.reader(&db)?.read(move |conn| records::collection(&*Catalogue::load(conn)?, &name).cloned()).await?;
     let password = found.auth.unwrap_or_default().password_auth;
@@ -214,7 +214,7 @@ async fn impersonate(
     RawBody(body): RawBody,
 ) -> Result<Json<Value>, ApiError> {
     caller.require_admin()?;
-    let shape = looks.shape()?;
+    let shape = looks.shape(&app)?;
     let duration = duration(&body)?;
     let (wanted, reader) = (shape.clone(), app.reader(&db)?);
     let read = move |conn: &Connection| {

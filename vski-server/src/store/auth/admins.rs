@@ -9,6 +9,7 @@ use rusqlite::{Connection, OptionalExtension, Row};
 use serde::Serialize;
 
 use super::{check_email, new_token_key, token_digest};
+use crate::config::FilterLimits;
 use crate::store::collections::Collection;
 use crate::store::error::{NOT_UNIQUE, StoreError};
 use crate::store::query::own;
@@ -103,12 +104,14 @@ pub struct Wanted {
     pub filter: String,
     /// Keys of the same.
     pub sort: String,
+    /// How much these may ask for.
+    pub limits: FilterLimits,
 }
 
 /// A page of admins, and how many there are in all.
 pub fn list(conn: &Connection, wanted: &Wanted, page: u64, per_page: u64) -> Result<(Vec<Admin>, u64), StoreError> {
     let sort = if wanted.sort.trim().is_empty() { "created" } else { &wanted.sort };
-    let found = own::select(conn, &TABLE, &wanted.filter, sort)?;
+    let found = own::select(conn, &TABLE, &wanted.filter, sort, wanted.limits)?;
     let bound = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
     let page = found.iter().skip(bound((page - 1).saturating_mul(per_page))).take(bound(per_page));
     let admins = page.map(|id| view(conn, id)).collect::<Result<_, _>>()?;
@@ -236,7 +239,7 @@ mod tests {
             create(&conn, email, "h").unwrap();
         }
         let found = |filter: &str, sort: &str| {
-            let wanted = Wanted { filter: filter.into(), sort: sort.into() };
+            let wanted = Wanted { filter: filter.into(), sort: sort.into(), ..Wanted::default() };
             list(&conn, &wanted, 1, 9).map(|(found, _)| found.into_iter().map(|admin| admin.email).collect::<Vec<_>>())
         };
         assert_eq!(found("", "-email").unwrap(), ["cid@y", "bob@x", "ann@x"]);

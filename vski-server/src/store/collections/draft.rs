@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use rusqlite::Connection;
+use rusqlite::{Connection, Row};
 use vski_replication::schema::sql::quote_name;
 
 use super::auth::{self, AuthOptions};
@@ -12,12 +12,17 @@ use crate::store::error::{FieldError, NOT_UNIQUE, StoreError};
 use crate::store::fields::{Field, FieldKind};
 use crate::store::ids;
 
-/// Tables, in small letters, that have `created` and no index that begins with it, as those of the first release.
-const UNINDEXED: &str =
-    "SELECT lower(t.name) FROM sqlite_master t JOIN pragma_table_info(t.name) c ON c.name = 'created'
-    WHERE t.type = 'table' AND NOT EXISTS (
-        SELECT 1 FROM pragma_index_list(t.name) l JOIN pragma_index_info(l.name) i
-        WHERE l.partial = 0 AND i.seqno = 0 AND i.name = 'created')";
+/// All columns of all tables, in small letters.
+const COLUMNS: &str = "SELECT lower(t.name), lower(c.name) FROM sqlite_master t JOIN pragma_table_info(t.name) c
+    WHERE t.type = 'table'";
+
+/// The columns that an index over all rows begins with, and that index, in small letters.
+const LEADING: &str = "SELECT lower(t.name), lower(i.name), lower(l.name)
+    FROM sqlite_master t JOIN pragma_index_list(t.name) l JOIN pragma_index_xinfo(l.name) i
+    WHERE t.type = 'table' AND l.partial = 0 AND i.seqno = 0 AND i.coll = 'BINARY' AND i.name IS NOT NULL";
+
+/// A table and one of its columns, in small letters.
+type Place = (String, String);
 
 /// The catalogue as it was, and as it shall be.
 pub struct Draft {
@@ -33,8 +38,10 @@ pub struct Draft {
     makes: Vec<String>,
     /// Names of all objects in the database, in small letters, with those to come and without those to go.
     objects: BTreeSet<String>,
-    /// Tables that lack the index on `created`.
-    unindexed: BTreeSet<String>,
+    /// Columns that are there before the change.
+    columns: BTreeSet<Place>,
+    /// Indexes that are there before the change and stay, by the column that they begin with.
+    leading: BTreeSet<(Place, String)>,
     /// Ids that an import gives to collections that have another one here.
     pub aliases: BTreeMap<String, String>,
     now: String,
@@ -46,13 +53,12 @@ impl Draft {
         // Rows that cannot be read stay as they are.
         let readable = rows::all(conn)?.into_iter().filter_map(Result::ok);
         let before: BTreeMap<_, _> = readable.map(|collection| (collection.id.clone(), collection)).collect();
-        let names = |sql: &str| -> Result<BTreeSet<String>, StoreError> {
-            Ok(conn.prepare_cached(sql)?.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?)
-        };
-        let (objects, unindexed) = (names("SELECT lower(name) FROM sqlite_master")?, names(UNINDEXED)?);
+        let objects = all(conn, "SELECT lower(name) FROM sqlite_master", |row| row.get(0))?;
+        let columns = all(conn, COLUMNS, |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let leading = all(conn, LEADING, |row| Ok(((row.get(0)?, row.get(1)?), row.get(2)?)))?;
         let after = before.clone();
         let (changed, drops, makes, aliases) = (BTreeSet::new(), Vec::new(), Vec::new(), BTreeMap::new());
-        Ok(Self { before, after, changed, drops, makes, objects, unindexed, aliases, now: ids::now() })
+        Ok(Self { before, after, changed, drops, makes, objects, columns, leading, aliases, now: ids::now() })
     }
 
     /// The id of the collection with this name or id that is in use.
@@ -210,29 +216,44 @@ impl Draft {
             let is_new = |field: &&Field| !old.fields.iter().any(|known| known.name == field.name);
             let added = new.fields.iter().filter(is_new);
             self.makes.extend(added.map(|field| format!("ALTER TABLE {table} ADD COLUMN {}", field.column())));
-            if self.unindexed.remove(&new.table.to_ascii_lowercase()) {
-                self.index_created(&new.table);
-            }
         } else {
             let system = ["id TEXT PRIMARY KEY NOT NULL", "created TEXT NOT NULL", "updated TEXT NOT NULL"];
             let columns: Vec<String> =
                 system.into_iter().map(str::to_owned).chain(new.fields.iter().map(Field::column)).collect();
             self.makes.push(format!("CREATE TABLE {table} ({})", columns.join(", ")));
-            self.index_created(&new.table);
             if new.is_auth() {
                 let index = quote_name(&self.free_name(&format!("{}_email", new.table)));
                 let email = "(email COLLATE NOCASE) WHERE email != ''";
                 self.makes.push(format!("CREATE UNIQUE INDEX {index} ON {table} {email}"));
             }
         }
-        self.change_indexes(new, old.map(|old| old.indexes).unwrap_or_default(), indexes)?;
+        self.change_indexes(new, old.as_ref().map(|old| old.indexes.clone()).unwrap_or_default(), indexes)?;
+        self.index_lookups(new, old.as_ref());
         check_identities(new)
     }
 
-    /// Lists are mostly in this order.
-    fn index_created(&mut self, table: &str) {
-        let index = quote_name(&self.free_name(&format!("{table}_created")));
-        self.makes.push(format!("CREATE INDEX {index} ON {} (created)", quote_name(table)));
+    /// Lists are mostly in the order of `created`; whoever deletes a record looks for those that refer to it. Where the
+    /// caller declared no index that serves there is one of ours. A hidden field's stays with its column.
+    fn index_lookups(&mut self, new: &Collection, old: Option<&Collection>) {
+        let table = &new.table;
+        let relations = new.visible().filter(|field| is_single_relation(field)).map(Field::column_name);
+        let wanted = std::iter::once(("created", format!("{table}_created")))
+            .chain(relations.map(|column| (column, format!("{table}_{column}_idx"))));
+        for (column, name) in wanted {
+            let place = (table.to_ascii_lowercase(), column.to_ascii_lowercase());
+            let is_served = new.indexes.iter().any(|index| index.begins_with(column))
+                || self.leading.iter().any(|(known, _)| *known == place);
+            // A column that an edit by hand took away is no reason to refuse other changes.
+            let is_lost = old.is_some_and(|old| {
+                !self.columns.contains(&place)
+                    && (column == "created" || old.fields.iter().any(|field| field.column_name() == column))
+            });
+            if !is_served && !is_lost {
+                let index = quote_name(&self.free_name(&name));
+                let (table, column) = (quote_name(table), quote_name(column));
+                self.makes.push(format!("CREATE INDEX {index} ON {table} ({column})"));
+            }
+        }
     }
 
     fn change_indexes(
@@ -249,7 +270,9 @@ impl Draft {
         };
         for gone in old.iter().filter(|old| !wanted.iter().any(|index| index.is_like(old))) {
             self.drops.push(format!("DROP INDEX IF EXISTS {}", quote_name(&gone.object)));
-            self.objects.remove(&gone.object.to_ascii_lowercase());
+            let object = gone.object.to_ascii_lowercase();
+            self.leading.retain(|(_, index)| *index != object);
+            self.objects.remove(&object);
         }
         new.indexes.clear();
         for mut index in wanted {
@@ -295,6 +318,20 @@ impl Draft {
         }
         Ok(resolved)
     }
+}
+
+/// All rows of a statement without parameters.
+fn all<T: Ord>(
+    conn: &Connection,
+    sql: &str,
+    read: impl Fn(&Row<'_>) -> rusqlite::Result<T>,
+) -> Result<BTreeSet<T>, StoreError> {
+    Ok(conn.prepare_cached(sql)?.query_map([], read)?.collect::<Result<_, _>>()?)
+}
+
+/// Several ids are stored as a list, which no index of SQLite's looks into.
+fn is_single_relation(field: &Field) -> bool {
+    matches!(field.kind, FieldKind::Relation { .. }) && !field.kind.is_multiple()
 }
 
 fn append_only(field: &str, message: String) -> StoreError {

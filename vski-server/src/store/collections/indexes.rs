@@ -128,6 +128,14 @@ impl Index {
             || tokens(self.condition.as_deref().unwrap_or_default()).iter().any(names)
     }
 
+    /// Whether it serves whoever looks for a value of this column.
+    #[must_use]
+    pub fn begins_with(&self, column: &str) -> bool {
+        self.condition.is_none()
+            && self.columns.first().is_some_and(|first| first.eq_ignore_ascii_case(column))
+            && !tokens(&self.terms).iter().any(|token| token.is("collate"))
+    }
+
     /// The statement that makes it.
     #[must_use]
     pub fn statement(&self, table: &str) -> String {

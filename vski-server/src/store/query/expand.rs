@@ -16,9 +16,6 @@ use crate::store::collections::Collection;
 use crate::store::error::StoreError;
 use crate::store::fields::{Field, FieldKind};
 
-/// Relations after each other (PocketBase's).
-pub const MAX_LEVELS: usize = 6;
-
 /// Relations that one request names.
 pub const MAX_PATHS: usize = 64;
 
@@ -30,16 +27,16 @@ pub const MAX_RECORDS: usize = 20_000;
 pub struct Expansion(BTreeMap<String, Self>);
 
 impl Expansion {
-    /// Reads a list of paths with commas.
-    pub fn parse(text: &str) -> Result<Self, StoreError> {
+    /// Reads a list of paths with commas, each with at most so many relations after each other.
+    pub fn parse(text: &str, most_levels: usize) -> Result<Self, StoreError> {
         let paths: Vec<&str> = text.split(',').map(str::trim).filter(|path| !path.is_empty()).collect();
         if paths.len() > MAX_PATHS {
             return Err(StoreError::Invalid(format!("expand names at most {MAX_PATHS} relations")));
         }
         let mut whole = Self::default();
         for path in paths {
-            if path.split('.').count() > MAX_LEVELS {
-                let message = format!("expand follows at most {MAX_LEVELS} relations, and {path} has more");
+            if path.split('.').count() > most_levels {
+                let message = format!("expand follows at most {most_levels} relations, and {path} has more");
                 return Err(StoreError::Invalid(message));
             }
             let mut level = &mut whole;
@@ -211,12 +208,12 @@ mod tests {
 
     #[test]
     fn paths_with_a_common_beginning_are_read_once() {
-        let parsed = Expansion::parse("a.b, a.c,d,").unwrap();
+        let parsed = Expansion::parse("a.b, a.c,d,", 6).unwrap();
         assert_eq!(parsed.0.keys().collect::<Vec<_>>(), ["a", "d"]);
         assert_eq!(parsed.0["a"].0.keys().collect::<Vec<_>>(), ["b", "c"]);
-        assert_eq!(Expansion::parse("").unwrap(), Expansion::default());
-        assert!(Expansion::parse("a.b.c.d.e.f").is_ok());
-        assert!(Expansion::parse("a.b.c.d.e.f.g").is_err());
-        assert!(Expansion::parse(&vec!["a"; MAX_PATHS + 1].join(",")).is_err());
+        assert_eq!(Expansion::parse("", 6).unwrap(), Expansion::default());
+        assert!(Expansion::parse("a.b.c.d.e.f", 6).is_ok());
+        assert!(Expansion::parse("a.b.c.d.e.f.g", 6).is_err());
+        assert!(Expansion::parse(&vec!["a"; MAX_PATHS + 1].join(","), 6).is_err());
     }
 }

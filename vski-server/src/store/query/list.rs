@@ -3,7 +3,8 @@ use rusqlite::{Connection, Row, params_from_iter};
 use serde_json::Value;
 
 use super::{ALIAS, Asking, Shape, expand, rules};
-use crate::filter::{self, Condition, shows_email};
+use crate::config::FilterLimits;
+use crate::filter::{self, Condition, Scope, shows_email};
 use crate::store::collections::Collection;
 use crate::store::error::StoreError;
 use crate::store::records::{columns, on_table, to_json};
@@ -21,6 +22,8 @@ pub struct ListQuery {
     pub filter: Option<String>,
     /// In which order.
     pub sort: Option<String>,
+    /// How much these may ask for.
+    pub limits: FilterLimits,
 }
 
 /// One page of records, and how many there are in all.
@@ -44,7 +47,7 @@ pub fn list(
     query: &ListQuery,
     shape: &Shape,
 ) -> Result<Page, StoreError> {
-    let scope = asking.scope(collection);
+    let scope = Scope { limits: query.limits, ..asking.scope(collection) };
     let wanted = conditions(asking, collection, query)?;
     let order = filter::order_by(query.sort.as_deref().unwrap_or_default(), &scope)
         .map_err(|error| StoreError::Invalid(format!("sort, {error}")))?;
@@ -117,8 +120,8 @@ fn conditions(asking: Asking<'_>, collection: &Collection, query: &ListQuery) ->
     let filter = match query.filter.as_deref().filter(|text| !text.trim().is_empty()) {
         None => None,
         Some(text) => {
-            let compiled =
-                filter::parse_sent(text).and_then(|expr| filter::compile(&expr, text, &asking.scope(collection)));
+            let scope = Scope { limits: query.limits, ..asking.scope(collection) };
+            let compiled = filter::parse_sent(text, query.limits).and_then(|expr| filter::compile(&expr, text, &scope));
             Some(compiled.map_err(|error| StoreError::Invalid(format!("filter, {error}")))?)
         }
     };

@@ -28,6 +28,7 @@ use self::expand::Expansion;
 use self::project::Projection;
 use super::collections::{Catalogue, Collection};
 use super::error::StoreError;
+use crate::config::FilterLimits;
 use crate::filter::{RequestInfo, Scope};
 
 /// The main record's alias in every statement.
@@ -43,11 +44,12 @@ pub struct Asking<'a> {
 }
 
 impl<'a> Asking<'a> {
-    /// The scope of what the caller wrote: a filter, an order.
+    /// The scope of what the caller wrote, a filter or an order; limits of its own are the list's.
     #[must_use]
     pub fn scope(&self, collection: &'a Collection) -> Scope<'a> {
         let Self { catalogue, request } = *self;
-        Scope { catalogue, collection, request, trusted: self.is_admin(), alias: ALIAS }
+        let limits = FilterLimits::RULES;
+        Scope { catalogue, collection, request, trusted: self.is_admin(), alias: ALIAS, limits }
     }
 
     /// Whether rules do not apply.
@@ -68,9 +70,15 @@ pub struct Shape {
 
 impl Shape {
     /// Reads `expand` and `fields`, as they stand in a URL.
-    pub fn parse(expand: Option<&str>, fields: Option<&str>) -> Result<Self, StoreError> {
+    pub fn parse(expand: Option<&str>, fields: Option<&str>, limits: FilterLimits) -> Result<Self, StoreError> {
+        let expand = Expansion::parse(expand.unwrap_or_default(), limits.relation_depth)?;
+        Ok(Self { expand, ..Self::fields(fields)? })
+    }
+
+    /// Reads `fields`, where there is nothing to expand.
+    pub fn fields(fields: Option<&str>) -> Result<Self, StoreError> {
         let fields = fields.filter(|text| !text.trim().is_empty()).map(Projection::parse).transpose()?;
-        Ok(Self { expand: Expansion::parse(expand.unwrap_or_default())?, fields })
+        Ok(Self { expand: Expansion::default(), fields })
     }
 
     /// Whether more records than the one are needed.

@@ -4,6 +4,7 @@
 use rusqlite::{Connection, params_from_iter};
 
 use super::ALIAS;
+use crate::config::FilterLimits;
 use crate::filter::{self, Condition, RequestInfo, Scope};
 use crate::store::collections::{Catalogue, Collection};
 use crate::store::error::StoreError;
@@ -18,12 +19,19 @@ pub fn table(name: &str, texts: &[&str]) -> Collection {
 }
 
 /// Ids of the rows that a filter finds, all of them if it is blank, in the order of `sort`. For admins.
-pub fn select(conn: &Connection, table: &Collection, filter: &str, sort: &str) -> Result<Vec<String>, StoreError> {
+pub fn select(
+    conn: &Connection,
+    table: &Collection,
+    filter: &str,
+    sort: &str,
+    limits: FilterLimits,
+) -> Result<Vec<String>, StoreError> {
     let (catalogue, request) = (Catalogue::default(), RequestInfo::new(Requester::Admin, "GET"));
-    let scope = Scope { catalogue: &catalogue, collection: table, request: &request, trusted: true, alias: ALIAS };
+    let scope =
+        Scope { catalogue: &catalogue, collection: table, request: &request, trusted: true, alias: ALIAS, limits };
     let wanted = match filter.trim() {
         "" => Condition::new("1"),
-        _ => filter::parse_sent(filter)
+        _ => filter::parse_sent(filter, limits)
             .and_then(|expr| filter::compile(&expr, filter, &scope))
             .map_err(|error| StoreError::Invalid(format!("filter, {error}")))?,
     };

@@ -6,7 +6,7 @@ use crate::store::auth;
 use crate::store::collections::Collection;
 use crate::store::error::{FieldError, StoreError};
 use crate::store::fields::{Field, FieldKind, TOKEN_KEY};
-use crate::store::ids;
+use crate::store::{ids, passwords};
 
 /// Keys of a record's JSON that the server sets: a client may send back what it got.
 const READ_ONLY_KEYS: [&str; 5] = ["created", "updated", "collectionId", "collectionName", "expand"];
@@ -115,11 +115,7 @@ fn unknown_keys(collection: &Collection, sender: Sender, body: &Map<String, Valu
 
 fn mismatch(collection: &Collection, body: &Map<String, Value>) -> Option<FieldError> {
     let confirmation = body.get("passwordConfirm").filter(|_| collection.is_auth())?;
-    (body.get("password") != Some(confirmation)).then(|| FieldError {
-        field: "passwordConfirm".to_owned(),
-        code: "validation_values_mismatch",
-        message: "must be the same as password".to_owned(),
-    })
+    (body.get("password") != Some(confirmation)).then(passwords::mismatch)
 }
 
 fn id(body: &Map<String, Value>) -> Result<Option<String>, FieldError> {

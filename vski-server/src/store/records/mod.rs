@@ -40,7 +40,7 @@ pub use self::create::{create, insert};
 pub use self::delete::{Deleted, delete, truncate};
 pub use self::secrets::{Secrets, hash_passwords};
 pub use self::update::update;
-use super::collections::{Collection, rows};
+use super::collections::{Catalogue, Collection, rows};
 use super::error::StoreError;
 use super::fields::Field;
 
@@ -59,28 +59,43 @@ pub fn view(conn: &Connection, collection: &Collection, id: &str) -> Result<Valu
     found?.ok_or_else(|| missing(collection, id))
 }
 
-/// Runs a statement on the collection's table. Where the table is not as the catalogue says, that is the error.
+/// Runs a statement on the collection's table, and on those that a filter joins. Where a table is not as the catalogue
+/// says, that is the error, and so is a view among them whose SELECT fails.
 pub fn on_table<T>(
     conn: &Connection,
     collection: &Collection,
     sql: &str,
     run: impl FnOnce(&mut Statement<'_>) -> rusqlite::Result<T>,
 ) -> Result<T, StoreError> {
-    let done = conn.prepare_cached(sql).and_then(|mut statement| run(&mut statement)).map_err(StoreError::from);
-    done.map_err(|error| {
-        let contradiction = match &error {
-            // What SQL cannot be compiled is told as one or the other, with a new statement or a kept one.
-            StoreError::Sqlite(error) if error.sqlite_error_code().is_none_or(|code| code == ErrorCode::Unknown) => {
-                rows::contradiction(conn, collection).ok().flatten()
-            }
-            _ => None,
-        };
-        match error {
-            _ if contradiction.is_some() => StoreError::Catalogue(contradiction.unwrap_or_default()),
-            StoreError::Sqlite(cause) if collection.is_view() && is_the_selects(&cause) => failed(collection, &cause),
-            error => error,
-        }
+    let mut ran = false;
+    let done = conn.prepare_cached(sql).and_then(|mut statement| {
+        ran = true;
+        run(&mut statement)
+    });
+    done.map_err(|error| match StoreError::from(error) {
+        StoreError::Sqlite(cause) => explained(conn, collection, sql, ran, cause),
+        error => error,
     })
+}
+
+/// What an error of a statement means: `ran` if it could be compiled.
+fn explained(conn: &Connection, collection: &Collection, sql: &str, ran: bool, cause: rusqlite::Error) -> StoreError {
+    let catalogue = Catalogue::load(conn).ok();
+    let joined = catalogue.iter().flat_map(|catalogue| catalogue.iter());
+    let joined = joined.filter(|other| other.id != collection.id && other.is_view() && sql.contains(&*other.source()));
+    let read: Vec<&Collection> = std::iter::once(collection).chain(joined).collect();
+    // What SQL cannot be compiled is told as one or the other, with a new statement or a kept one.
+    if cause.sqlite_error_code().is_none_or(|code| code == ErrorCode::Unknown) {
+        let contradiction = read.iter().find_map(|collection| rows::contradiction(conn, collection).ok().flatten());
+        if let Some(contradiction) = contradiction {
+            return StoreError::Catalogue(contradiction);
+        }
+    }
+    let views: Vec<&Collection> = read.into_iter().filter(|collection| collection.is_view()).collect();
+    if views.is_empty() || !ran || !is_the_selects(&cause) {
+        return StoreError::Sqlite(cause);
+    }
+    failed(&views, &cause)
 }
 
 /// Whether an error is one of what a view computes, and not of the database or of who reads it.
@@ -98,12 +113,15 @@ fn is_the_selects(error: &rusqlite::Error) -> bool {
     )
 }
 
-/// A view's SELECT failed as it ran: told to the log once for each form of the view, since anybody may read it again.
-fn failed(collection: &Collection, cause: &rusqlite::Error) -> StoreError {
+/// The SELECT of one of these views failed as it ran: told to the log once for each form of a view, since anybody may read
+/// it again.
+fn failed(views: &[&Collection], cause: &rusqlite::Error) -> StoreError {
     static TOLD: Mutex<BTreeSet<(String, String)>> = Mutex::new(BTreeSet::new());
-    let (name, reason) = (collection.name.clone(), cause.to_string());
-    let form = (collection.id.clone(), collection.updated.clone());
-    if TOLD.lock().unwrap_or_else(PoisonError::into_inner).insert(form) {
+    let names: Vec<&str> = views.iter().map(|view| view.name.as_str()).collect();
+    let (name, reason) = (names.join(" or "), cause.to_string());
+    let forms = views.iter().map(|view| (view.id.clone(), view.updated.clone()));
+    let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
+    if forms.filter(|form| told.insert(form.clone())).count() > 0 {
         tracing::warn!(collection = name, reason, "the SELECT of a view failed as it ran: change its viewQuery");
     }
     StoreError::View { name, reason }
