@@ -30,6 +30,7 @@ use crate::store::error::StoreError;
 use crate::store::import;
 use crate::store::master::Master;
 use crate::store::query::list::{self as lists, ListQuery};
+use crate::store::query::write::Made;
 use crate::store::query::{Asking, Shape, write};
 use crate::store::reader::Reader;
 use crate::store::records::{self, DEFAULT_PER_PAGE, Secrets};
@@ -230,13 +231,13 @@ pub async fn secrets(app: &App, address: IpAddr, database: &Database, action: &A
 }
 
 /// A record that was written, in its shape; without other records if there is no time to read them. Other records are read here and not on the writer's thread, for which others wait.
-pub async fn shaped(reader: &Reader, action: Arc<Action>, record: Option<Value>) -> Result<Option<Value>, StoreError> {
-    let Some(record) = record else { return Ok(None) };
+pub async fn shaped(reader: &Reader, action: Arc<Action>, made: Option<Made>) -> Result<Option<Value>, StoreError> {
+    let Some(made) = made else { return Ok(None) };
     if !action.shape.expands() {
-        return Ok(Some(action.shape.project(record)));
+        return Ok(Some(action.shape.project(made.record)));
     }
-    let (alone, wanted) = (record.clone(), Arc::clone(&action));
-    let read = reader.read(move |conn| write::shaped(conn, &wanted.request, &wanted.collection, record, &wanted.shape));
+    let (alone, wanted) = (made.record.clone(), Arc::clone(&action));
+    let read = reader.read(move |conn| write::shaped(conn, &wanted.collection, made, &wanted.shape));
     match read.await {
         // It is stored: an error would have it sent again.
         Err(StoreError::ReadsBusy(_) | StoreError::ReadTimeout(_)) => Ok(Some(action.shape.project(alone))),

@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::collections::{Catalogue, Rules};
 use super::error::StoreError;
 use super::files::Upload;
+use super::query::write::Made;
 use super::query::{Shape, rules, write};
 use super::reader::Reader;
 use super::records::{self, Secrets};
@@ -96,7 +97,7 @@ impl Action {
     }
 
     /// Does it. The record as the caller sees it; `None` of one that is gone.
-    pub fn run(&self, conn: &Connection) -> Result<Option<Value>, StoreError> {
+    pub fn run(&self, conn: &Connection) -> Result<Option<Made>, StoreError> {
         let Self { request, collection, secrets, uploads, shape, .. } = self;
         let create = || write::create(conn, request, collection, secrets, uploads, shape);
         let update = |id: &str| write::update(conn, request, collection, id, secrets, uploads, shape);

@@ -8,7 +8,9 @@ use vski_replication::schema::{self, Object, diff};
 use vski_replication::session::Session;
 use vski_replication::trace::Trace;
 
+use super::collections;
 use super::error::StoreError;
+use super::guard::Guard;
 use super::migration::{Done, Plan};
 use super::transaction::{CAPTURE_CAP, WriteConnection};
 
@@ -19,24 +21,40 @@ const CATALOGUE: [&str; 5] = ["_collections", "_databases", "_files", "_superuse
 /// procedure for such changes has it: dropping a table would delete rows of others, which no entry would tell. They
 /// must hold again at the end. `trace` is that of the request.
 pub fn run(writer: &mut WriteConnection, plan: &Plan, trace: Option<Trace>) -> Result<Done, StoreError> {
+    let guard = Guard::set(writer.conn_mut())?;
+    let done = guarded(writer, plan, trace, &guard);
+    Guard::unset(writer.conn_mut())?;
+    done
+}
+
+fn guarded(
+    writer: &mut WriteConnection,
+    plan: &Plan,
+    trace: Option<Trace>,
+    guard: &Guard,
+) -> Result<Done, StoreError> {
     if !plan.changes_schema() {
-        return writer.commit_migration(trace, |writer| in_transaction(writer, plan));
+        return writer.commit_migration(trace, |writer| in_transaction(writer, plan, guard));
     }
     let enforced = writer.conn().db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY)?;
     writer.conn().set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY, false)?;
-    let done = writer.commit_migration(trace, |writer| in_transaction(writer, plan));
+    let done = writer.commit_migration(trace, |writer| in_transaction(writer, plan, guard));
     writer.conn().set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY, enforced)?;
     done
 }
 
-fn in_transaction(writer: &WriteConnection, plan: &Plan) -> Result<(Done, changelog::Head), StoreError> {
+fn in_transaction(
+    writer: &WriteConnection,
+    plan: &Plan,
+    guard: &Guard,
+) -> Result<(Done, changelog::Head), StoreError> {
     let conn = writer.conn();
     let before = writer.head();
-    let (ours, untouched) = (catalogue(conn)?, marks(conn)?);
-    execute(conn, &plan.schema)?;
-    let changeset = if plan.capturable { captured(conn, &plan.rest)? } else { None };
+    let (ours, untouched, unreadable) = (catalogue(conn)?, marks(conn)?, collections::unreadable(conn)?);
+    execute(conn, guard, &plan.schema)?;
+    let changeset = if plan.capturable { captured(conn, guard, &plan.rest)? } else { None };
     if !plan.capturable {
-        execute(conn, &plan.rest)?;
+        execute(conn, guard, &plan.rest)?;
     }
     if plan.changes_schema() {
         if catalogue(conn)? != ours {
@@ -45,6 +63,9 @@ fn in_transaction(writer: &WriteConnection, plan: &Plan) -> Result<(Done, change
         }
         writer.check_gate()?;
         check_foreign_keys(conn)?;
+    }
+    if let Some(reason) = collections::unreadable(conn)?.into_iter().find(|reason| !unreadable.contains(reason)) {
+        return Err(StoreError::Invalid(format!("nothing was changed: {reason}")));
     }
     let (entry, head) = match changeset {
         // Such as CREATE TABLE IF NOT EXISTS where there is one.
@@ -62,10 +83,10 @@ fn in_transaction(writer: &WriteConnection, plan: &Plan) -> Result<(Done, change
 }
 
 /// The changeset of `statements`; `None` once it is larger than an entry may carry, with all of them run.
-fn captured(conn: &Connection, statements: &[String]) -> Result<Option<Vec<u8>>, StoreError> {
+fn captured(conn: &Connection, guard: &Guard, statements: &[String]) -> Result<Option<Vec<u8>>, StoreError> {
     let mut session = Some(Session::start(conn)?);
     for statement in statements {
-        execute(conn, std::slice::from_ref(statement))?;
+        execute(conn, guard, std::slice::from_ref(statement))?;
         if session.as_ref().is_some_and(|session| session.changeset_size() > CAPTURE_CAP) {
             session = None;
         }
@@ -74,8 +95,9 @@ fn captured(conn: &Connection, statements: &[String]) -> Result<Option<Vec<u8>>,
 }
 
 /// An error that ended the transaction by itself is an error like any other: nothing after it runs.
-fn execute(conn: &Connection, statements: &[String]) -> Result<(), StoreError> {
-    diff::run(conn, statements).map_err(|error| match error {
+fn execute(conn: &Connection, guard: &Guard, statements: &[String]) -> Result<(), StoreError> {
+    let run = || diff::run(conn, statements);
+    guard.over(run)?.map_err(|error| match error {
         diff::MigrateError::Statement { statement, source } => match StoreError::from(source) {
             StoreError::Sqlite(source) => {
                 StoreError::Invalid(format!("nothing was changed: {source}, in: {}", statement.trim()))

@@ -3,10 +3,10 @@
 //! DDL, then rows: one entry that replicas repeat exactly. DDL after rows on the way: a session does not survive that,
 //! so the log can only say that something happened, and replicas must be compared.
 
-use vski_replication::names;
 use vski_replication::schema::sql::{Token, tokens};
 
 use super::error::StoreError;
+use super::guard::{OWN_TABLES, starts_reserved};
 
 /// Statements that make transactions, settings or other files, with the reason why they are refused.
 const REFUSED: [(&str, &str); 13] = [
@@ -83,6 +83,10 @@ fn check(statement: &str) -> Result<bool, StoreError> {
     if tokens.iter().any(|token| is_ours(token)) {
         return Err(refused(statement, "tables that begin with _vski_ are the log's own"));
     }
+    // Its statements are not looked at before it fires, and then every write does that.
+    if is_trigger(&mut tokens.iter()) && tokens.iter().any(is_own_table) {
+        return Err(refused(statement, "a trigger may not speak of tables that are the server's own"));
+    }
     match first.as_str() {
         "create" if tokens.get(1).is_some_and(|token| token.is("temp") || token.is("temporary")) => {
             Err(refused(statement, "temporary objects are gone after the migration"))
@@ -94,11 +98,13 @@ fn check(statement: &str) -> Result<bool, StoreError> {
 }
 
 fn is_ours(token: &Token<'_>) -> bool {
-    let name = token.0.trim_start_matches(['"', '`', '[']);
-    !token.0.starts_with('\'')
-        && name
-            .get(..names::RESERVED_PREFIX.len())
-            .is_some_and(|start| start.eq_ignore_ascii_case(names::RESERVED_PREFIX))
+    !token.0.starts_with('\'') && starts_reserved(token.0.trim_start_matches(['"', '`', '[']))
+}
+
+/// Whether it may name a table of the server's: in these quotes, too, SQLite takes a name.
+fn is_own_table(token: &Token<'_>) -> bool {
+    let name = token.0.trim_matches(['"', '`', '[', ']', '\'']);
+    starts_reserved(name) || OWN_TABLES.iter().any(|(own, _)| own.eq_ignore_ascii_case(name))
 }
 
 fn refused(statement: &str, reason: &str) -> StoreError {
@@ -131,7 +137,10 @@ fn statements(sql: &str) -> Vec<&str> {
 }
 
 fn makes_trigger(words: &[(usize, Token<'_>)]) -> bool {
-    let mut words = words.iter().map(|(_, token)| token);
+    is_trigger(&mut words.iter().map(|(_, token)| token))
+}
+
+fn is_trigger<'a>(words: &mut impl Iterator<Item = &'a Token<'a>>) -> bool {
     let is_create = words.next().is_some_and(|token| token.is("create"));
     let kind = words.find(|token| !token.is("temp") && !token.is("temporary"));
     is_create && kind.is_some_and(|token| token.is("trigger"))
@@ -179,6 +188,10 @@ mod tests {
         ] {
             let error = Plan::parse(sql).unwrap_err().to_string();
             assert!(error.contains(reason), "{sql}: {error}");
+        }
+        for body in ["DELETE FROM '_vski_changelog'", "INSERT INTO \"_Superusers\" VALUES (1)"] {
+            let error = Plan::parse(&format!("CREATE TRIGGER t AFTER UPDATE ON a BEGIN {body}; END")).unwrap_err();
+            assert!(error.to_string().contains("own"), "{body}: {error}");
         }
         Plan::parse("INSERT INTO a VALUES ('_vski_ in a text')").unwrap();
         let plan = Plan::parse("\u{feff}DELETE FROM a").unwrap();

@@ -30,6 +30,9 @@ pub mod migration;
 /// Manual migrations: one transaction, one entry.
 mod migrate;
 
+/// Manual migrations: tables that they keep out of.
+mod guard;
+
 /// What a closed database file looks like.
 mod fingerprint;
 

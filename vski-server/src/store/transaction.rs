@@ -123,6 +123,11 @@ impl WriteConnection {
         &self.conn
     }
 
+    /// The connection, for what is set on it between transactions.
+    pub(super) fn conn_mut(&mut self) -> &mut Connection {
+        &mut self.conn
+    }
+
     /// Finds edits behind our back in a file that was just opened; `edited` if it looks otherwise than it was left.
     pub fn notice_offline_edit(&mut self, edited: bool) -> Result<(), StoreError> {
         if !edited && schema::hash(&self.conn)? == self.head.schema_hash {

@@ -85,6 +85,14 @@ async fn a_migration_that_fails_anywhere_leaves_nothing() {
         ("DELETE FROM a; DROP TABLE _collections", "server's own"),
         ("ALTER TABLE _superusers ADD COLUMN x", "server's own"),
         ("DELETE FROM a; ROLLBACK", "one transaction"),
+        ("DELETE FROM a; DELETE FROM '_vski_changelog'", "log's own"),
+        ("UPDATE a SET x = 'gone'; CREATE TABLE '_vski_c' (id TEXT PRIMARY KEY NOT NULL)", "log's own"),
+        ("DELETE FROM a; DELETE FROM \"_Superusers\"", "/api/admins"),
+        ("DELETE FROM _api_keys", "/api/keys"),
+        ("INSERT INTO '_files' DEFAULT VALUES", "with their records"),
+        ("WITH x AS (SELECT 1) UPDATE main._databases SET name = 'x'", "/api/databases"),
+        ("UPDATE a SET x = 'gone'; INSERT INTO _collections (id, name, type, fields, created, updated) \
+          VALUES ('p', 'posts', 'base', 'garbage', '', '')", "collection posts cannot be used"),
     ] {
         let error = migrate(&store, sql).await.unwrap_err();
         assert!(error.to_string().contains(reason), "{sql}: {error}");

@@ -38,6 +38,26 @@ fn whoever_guesses_at_an_identity_has_to_wait_and_others_do_not() -> Result<()> 
 }
 
 #[test]
+fn guesses_at_an_old_password_are_counted_together_however_the_collection_is_named() -> Result<()> {
+    let cluster = Cluster::new()?;
+    let master = master(&cluster, "0", "3", "")?;
+    let admin = master.admin()?;
+    let users = json!({"name": "users", "type": "auth", "updateRule": ""});
+    let users = admin.send(Method::POST, "/api/collections", Some(&users))?.ok()?.json()?;
+    let user = json!({"email": "a@example.org", "password": "long enough", "passwordConfirm": "long enough"});
+    let user = admin.create_record("users", &user)?;
+    let (collection, id) = (users["id"].as_str().context("an id")?, user["id"].as_str().context("an id")?);
+    let guess = json!({"password": "another one", "passwordConfirm": "another one", "oldPassword": "a wrong guess"});
+    let guesses = ["users", "USERS", collection, "Users", "uSERS"].into_iter().map(|name| {
+        let path = format!("/api/collections/{name}/records/{id}");
+        Ok(master.client()?.send(Method::PATCH, &path, Some(&guess))?.status)
+    });
+    let guesses = guesses.collect::<Result<Vec<u16>>>()?;
+    ensure!(guesses == [400, 400, 400, 429, 429], "{guesses:?}");
+    Ok(())
+}
+
+#[test]
 fn one_address_tries_only_so_often_and_a_trusted_proxy_says_whose_it_is() -> Result<()> {
     let cluster = Cluster::new()?;
     let master = master(&cluster, "2", "0", "127.0.0.1")?;

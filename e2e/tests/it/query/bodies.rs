@@ -285,6 +285,56 @@ fn a_hidden_field_is_no_field_for_anybody_but_admins() -> Result<()> {
 }
 
 #[test]
+fn a_required_field_that_is_hidden_is_required_of_admins_only() -> Result<()> {
+    let cluster = Cluster::new()?;
+    let mut master = cluster.master("master")?;
+    master.start()?;
+    let (admin, guest) = (master.admin()?, master.client()?);
+    let required = |name: &str, hidden: bool| json!({"name": name, "type": "text", "required": true, "hidden": hidden});
+    let fields = [required("title", false), required("pin", true)];
+    make(&admin, &json!({"name": "notes", "fields": fields, "createRule": "", "updateRule": ""}))?;
+    let (status, refused) = send(&admin, Method::POST, &records("notes"), &json!({"title": "t"}))?;
+    ensure!(status == 400 && refused["data"]["pin"]["code"] == "validation_required", "{refused}");
+    for way in WAYS {
+        let (status, made) = way.send(&guest, Method::POST, &records("notes"), &json!({"title": "t"}))?;
+        ensure!(status == 200 && made.get("pin").is_none(), "{way:?}: {status} {made}");
+        let path = format!("{}/{}", records("notes"), id(&made));
+        let (status, changed) = way.send(&guest, Method::PATCH, &path, &json!({"title": "u"}))?;
+        ensure!(status == 200 && changed["title"] == "u", "{way:?}: {status} {changed}");
+        let (status, refused) = way.send(&guest, Method::POST, &records("notes"), &json!({}))?;
+        let told: Vec<_> = refused["data"].as_object().into_iter().flatten().map(|(field, _)| field.as_str()).collect();
+        ensure!(status == 400 && told == ["title"], "nothing is said of the other: {refused}");
+    }
+    ensure!(admin.all_records("notes")?.iter().all(|note| note["pin"] == ""));
+    Ok(())
+}
+
+#[test]
+fn rules_of_what_a_writes_answer_expands_see_the_body_as_it_is_stored() -> Result<()> {
+    let cluster = Cluster::new()?;
+    let (_master, admin, guest) = master(&cluster)?;
+    admin.update_collection("posts", &json!({"createRule": "", "updateRule": ""}))?;
+    let (ann, _) = people(&admin)?;
+    admin.update_collection("people", &json!({"viewRule": "@request.body.n = 7 && @request.body.author = id"}))?;
+    let with_author = |path: &str| format!("{path}?expand=author");
+    for way in WAYS {
+        for (body, shown) in [
+            (json!({"author": ann, "n": 7}), true),
+            (json!({"author+": ann, "n": 5, "n+": 2}), true),
+            (json!({"author": ann, "n": 7, "n+": 1}), false),
+        ] {
+            let (status, made) = way.send(&guest, Method::POST, &with_author(&records("posts")), &body)?;
+            ensure!(status == 200 && made["expand"]["author"].is_object() == shown, "{way:?} {body}: {status} {made}");
+        }
+        let post = id(&admin.create_record("posts", &json!({"author": ann, "n": 6}))?);
+        let path = with_author(&format!("{}/{post}", records("posts")));
+        let (status, changed) = way.send(&guest, Method::PATCH, &path, &json!({"author": ann, "n+": 1}))?;
+        ensure!(status == 200 && changed["expand"]["author"].is_object(), "{way:?}: {status} {changed}");
+    }
+    Ok(())
+}
+
+#[test]
 fn a_guest_cannot_make_an_account_where_only_admins_may_however_it_is_asked() -> Result<()> {
     let cluster = Cluster::new()?;
     let (_master, admin, guest) = master(&cluster)?;

@@ -246,8 +246,12 @@ pub async fn prove(
     if !body.contains_key("oldPassword") {
         return Ok(Proof::default());
     }
-    let attempt = app.logins.attempt(address, &[db, collection, "oldPassword"], id)?;
-    let proof = records::prove(&app.reader(db)?, collection, id, body).await?;
+    let (reader, name) = (app.reader(db)?, collection.to_owned());
+    let found = reader.read(move |conn| Ok(Catalogue::load(conn)?.find(&name).map(|found| found.id.clone())));
+    // By its id: the name can be written in many ways, and each would be another identity.
+    let Some(collection) = found.await? else { return Ok(Proof::default()) };
+    let attempt = app.logins.attempt(address, &[db, &collection, "oldPassword"], id)?;
+    let proof = records::prove(&reader, &collection, id, body).await?;
     if proof.is_given() {
         attempt.succeeded();
     }

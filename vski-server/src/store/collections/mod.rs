@@ -51,7 +51,7 @@ use vski_replication::schema::sql::quote_name;
 pub use self::auth::AuthOptions;
 pub use self::catalogue::Catalogue;
 pub use self::indexes::Index;
-pub use self::rows::problems;
+pub use self::rows::{problems, unreadable};
 pub use self::rules::Rules;
 pub use self::wanted::Wanted;
 use super::error::StoreError;

@@ -90,6 +90,11 @@ pub fn store(conn: &Connection, collection: &Collection) -> Result<(), StoreErro
     Ok(())
 }
 
+/// Why rows cannot be read, of those that cannot.
+pub fn unreadable(conn: &Connection) -> Result<Vec<String>, StoreError> {
+    Ok(all(conn)?.into_iter().filter_map(Result::err).map(|row| row.reason).collect())
+}
+
 /// What is wrong with the catalogue: rows that cannot be read, and columns that it names and the tables lack.
 pub fn problems(conn: &Connection) -> Result<Vec<String>, StoreError> {
     let mut problems = Vec::new();

@@ -5,8 +5,9 @@
 //! the field that it is, so SQLite itself says which field a column of the result comes from.
 
 use rusqlite::Connection;
+use rusqlite::config::DbConfig;
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
-use vski_replication::schema::sql::{quote_name, tokens};
+use vski_replication::schema::sql::{Token, quote_name, tokens};
 
 use super::check::is_identifier;
 use super::{Collection, MAX_FIELDS};
@@ -30,6 +31,8 @@ impl<'a> Scratch<'a> {
     /// The tables of these collections; views among them are left out, since a view cannot read another.
     pub fn new(collections: impl Iterator<Item = &'a Collection>) -> Result<Self, StoreError> {
         let mut conn = Connection::open_in_memory()?;
+        // Else a name in double quotes that is no column here would be a text, and a column in the real database.
+        conn.set_db_config(DbConfig::SQLITE_DBCONFIG_DQS_DML, false)?;
         conn.authorizer(Some(|context: AuthContext<'_>| match context.action {
             AuthAction::Function { function_name } if is_refused(function_name) => Authorization::Deny,
             _ => Authorization::Allow,
@@ -48,6 +51,7 @@ impl<'a> Scratch<'a> {
     /// The fields of a SELECT beside its id, or what is wrong with it.
     pub fn fields(&self, query: &str) -> Result<Vec<Field>, String> {
         check_text(query)?;
+        self.check_secrets(query)?;
         let statement = self.conn.prepare(query).map_err(|error| format!("cannot be used: {error}"))?;
         if !statement.readonly() || statement.parameter_count() > 0 {
             return Err("must only read, and without parameters".to_owned());
@@ -91,6 +95,17 @@ impl<'a> Scratch<'a> {
             .ok_or_else(|| "must give id as a text, so that one can be asked for: CAST(… AS TEXT) AS id".to_owned())
     }
 
+    /// No name may be a hash's or a key's: as no table has that here, it would mean another column than in the database.
+    fn check_secrets(&self, query: &str) -> Result<(), String> {
+        let all = self.collections.iter().flat_map(|collection| &collection.fields);
+        let secrets: Vec<&str> = all.filter(|field| field.is_secret()).map(Field::column_name).collect();
+        let named = |token: &Token<'_>| secrets.iter().any(|secret| secret.eq_ignore_ascii_case(unquoted(token)));
+        match tokens(query).iter().find(|token| named(token)) {
+            Some(token) => Err(format!("names {}, which nobody may read", token.0)),
+            None => Ok(()),
+        }
+    }
+
     /// Whether the id is a text, as SQLite sees it without running anything. The SELECT stands in parentheses and under an
     /// alias, as it is read later.
     fn check_id(&self, query: &str) -> rusqlite::Result<bool> {
@@ -128,6 +143,11 @@ fn kind_of(field: &Field) -> FieldKind {
     }
 }
 
+/// A name without its quotes.
+fn unquoted<'a>(token: &Token<'a>) -> &'a str {
+    token.0.trim_matches(['"', '`', '[', ']', '\''])
+}
+
 fn check_text(query: &str) -> Result<(), String> {
     if query.len() > MAX_BYTES {
         return Err(format!("has more than {MAX_BYTES} bytes"));
@@ -142,7 +162,7 @@ fn check_text(query: &str) -> Result<(), String> {
         return Err("must have no comments".to_owned());
     }
     for token in &all {
-        let name = token.0.trim_matches(['"', '`', '[', ']', '\'']).to_ascii_lowercase();
+        let name = unquoted(token).to_ascii_lowercase();
         if name == ";" {
             return Err("must be one SELECT, without a semicolon".to_owned());
         }
@@ -205,8 +225,12 @@ mod tests {
             ("SELECT name AS id FROM sqlite_master", "sqlite_master"),
             ("SELECT name AS id FROM 'sqlite_master'", "sqlite_master"),
             ("SELECT name AS id FROM pragma_table_list", "pragma_table_list"),
-            ("SELECT id, passwordHash FROM users", "no such column"),
-            ("SELECT id, tokenKey FROM users", "no such column"),
+            ("SELECT id, passwordHash FROM users", "nobody may read"),
+            ("SELECT id, tokenKey FROM users", "nobody may read"),
+            ("SELECT id, \"passwordHash\" AS h FROM users", "nobody may read"),
+            ("SELECT id, upper(\"TOKENKEY\") AS h FROM users", "nobody may read"),
+            ("SELECT id, (SELECT [tokenKey] FROM users) AS h FROM (SELECT id, n AS tokenKey FROM posts)", "nobody may read"),
+            ("SELECT id, \"gone\" AS h FROM posts", "no such column"),
             ("SELECT id FROM posts WHERE n = ?", "parameters"),
             ("SELECT id FROM posts) UNION SELECT (1", "cannot be used"),
             ("SELECT id, load_extension('x') AS n FROM posts", "load_extension"),

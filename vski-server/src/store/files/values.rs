@@ -45,7 +45,10 @@ pub fn resolve(
         sender.fields(collection).filter(|field| matches!(field.kind, FieldKind::File { .. })).collect();
     for upload in uploads {
         let name = upload.field.trim_matches(['+', '-']);
-        if !file_fields.iter().any(|field| field.name == name) {
+        // Any other key would be taken for a file that nobody asks to store.
+        let adds = [name.to_owned(), format!("{name}+"), format!("+{name}")].contains(&upload.field);
+        if !adds || !file_fields.iter().any(|field| field.name == name) {
+            let name = if adds { name } else { upload.field.as_str() };
             let message = format!("collection {} has no field of that name that takes files", collection.name);
             resolved.errors.push(FieldError { field: name.to_owned(), code: "validation_unknown_field", message });
         }

@@ -9,6 +9,15 @@ use crate::store::error::StoreError;
 use crate::store::files::{Upload, values};
 use crate::store::records::{self, Body, Secrets, Sender};
 
+/// A record that was written, and the request that wrote it with the body as it is stored: rules of what the answer expands
+/// see of it what the collection's own rules saw.
+#[derive(Clone, Debug)]
+pub struct Made {
+    /// As the caller may see it.
+    pub record: Value,
+    request: RequestInfo,
+}
+
 /// Makes a record of the request's body, if the create rule lets the new row be; an error undoes it with the savepoint that
 /// every request runs in. What is answered is brought into its shape later: see [`shaped`].
 pub fn create(
@@ -18,7 +27,7 @@ pub fn create(
     secrets: &Secrets,
     uploads: &[Upload],
     shape: &Shape,
-) -> Result<Value, StoreError> {
+) -> Result<Made, StoreError> {
     let catalogue = Catalogue::load(conn)?;
     let collection = catalogue.get(collection)?;
     let Resolved { request, body, files } = resolve(collection, None, request, uploads);
@@ -30,7 +39,8 @@ pub fn create(
     files.store(conn, collection, id, uploads)?;
     rules::check_created(conn, collection, id, rule.as_ref())?;
     auth::records::check_created(conn, asking, collection, id, &body.values)?;
-    list::written(conn, asking, collection, id, &Shape::default())
+    let record = list::written(conn, asking, collection, id, &Shape::default())?;
+    Ok(Made { record, request })
 }
 
 /// Changes a record by the request's body, if the update rule lets the caller, judged by the row as it was.
@@ -42,7 +52,7 @@ pub fn update(
     secrets: &Secrets,
     uploads: &[Upload],
     shape: &Shape,
-) -> Result<Value, StoreError> {
+) -> Result<Made, StoreError> {
     let catalogue = Catalogue::load(conn)?;
     let collection = catalogue.get(collection)?;
     rules::check_open(Asking { catalogue: &catalogue, request }, collection, |rules| &rules.update_rule)?;
@@ -54,7 +64,8 @@ pub fn update(
     auth::records::before_update(conn, asking, collection, id, &body.values, &secrets.proof)?;
     records::update(conn, &catalogue, collection, id, &body, secrets)?;
     files.store(conn, collection, id, uploads)?;
-    list::written(conn, asking, collection, id, &Shape::default())
+    let record = list::written(conn, asking, collection, id, &Shape::default())?;
+    Ok(Made { record, request })
 }
 
 /// A request whose body was worked out: what rules see of it is what is stored.
@@ -91,14 +102,8 @@ pub fn delete(
 }
 
 /// A written record as the caller wants to see it. Not for the writer's thread: others wait for that one.
-pub fn shaped(
-    conn: &Connection,
-    request: &RequestInfo,
-    collection: &str,
-    record: Value,
-    shape: &Shape,
-) -> Result<Value, StoreError> {
+pub fn shaped(conn: &Connection, collection: &str, made: Made, shape: &Shape) -> Result<Value, StoreError> {
     let catalogue = Catalogue::load(conn)?;
-    let asking = Asking { catalogue: &catalogue, request };
-    list::shaped(conn, asking, catalogue.get(collection)?, record, shape)
+    let asking = Asking { catalogue: &catalogue, request: &made.request };
+    list::shaped(conn, asking, catalogue.get(collection)?, made.record, shape)
 }

@@ -47,7 +47,8 @@ pub fn check(
         }
         match body.get(&field.name).filter(|_| sender.knows(field)) {
             None if partial => {}
-            None if field.required => errors.push(field.missing()),
+            // Of a field that the sender cannot know nothing can be required.
+            None if field.required && sender.knows(field) => errors.push(field.missing()),
             None => record.put(field, field.zero()),
             Some(value) => match field.to_sql(value) {
                 Ok(value) => record.put_checked(field, value, secrets),
