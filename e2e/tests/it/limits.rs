@@ -16,7 +16,7 @@ use crate::files::{DOCS, make_collection};
 fn bodies_forms_and_pages_are_as_large_as_the_settings_say() -> Result<()> {
     let cluster = Cluster::new()?;
     let master = cluster.master("master")?.env("MAX_BODY_BYTES", "10KB").env("MAX_UPLOAD_BYTES", "50KB");
-    let mut master = master.env("MAX_PER_PAGE", "2");
+    let mut master = master.env("MAX_PER_PAGE", "2").env("MAX_FILTER_DEPTH", "1");
     master.start()?;
     let admin = master.admin()?;
     make_collection(&admin)?;
@@ -31,6 +31,8 @@ fn bodies_forms_and_pages_are_as_large_as_the_settings_say() -> Result<()> {
     }
     let page = admin.get(&format!("{records}?perPage=500"))?.ok()?.json()?;
     ensure!(page["perPage"] == 2 && page["items"].as_array().map(Vec::len) == Some(2), "{page}");
+    admin.get(&format!("{records}?filter=(title='x')"))?.ok()?;
+    ensure!(admin.get(&format!("{records}?filter=((title='x'))"))?.status == 400);
     Ok(())
 }
 
@@ -91,6 +93,7 @@ fn a_setting_that_cannot_work_is_told_at_the_start() -> Result<()> {
         ("READ_TIMEOUT", "0s"),
         ("WRITE_QUEUE", "0"),
         ("MAX_PER_PAGE", "0"),
+        ("MAX_FILTER_DEPTH", "65"),
         ("MAX_BATCH_REQUESTS", "-1"),
     ] {
         let mut master = cluster.master(&name.to_lowercase().replace('_', "-"))?.env(name, value);

@@ -29,6 +29,9 @@ pub struct Limits {
     /// Records that a page may have
     #[arg(long = "max-per-page", env = "MAX_PER_PAGE", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub per_page: u32,
+    /// Parentheses that a filter of records may have inside each other
+    #[arg(long = "max-filter-depth", env = "MAX_FILTER_DEPTH", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub filter_depth: u32,
     /// On a master: requests that a batch may have
     #[arg(long = "max-batch-requests", env = "MAX_BATCH_REQUESTS", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub batch_requests: u32,
@@ -39,6 +42,12 @@ impl Limits {
     #[must_use]
     pub fn body(&self) -> usize {
         usize::try_from(self.body_bytes).unwrap_or(usize::MAX)
+    }
+
+    /// [`Self::filter_depth`], as what is counted.
+    #[must_use]
+    pub fn filter_depth(&self) -> usize {
+        self.filter_depth as usize
     }
 
     /// [`Self::upload_bytes`] for this machine.

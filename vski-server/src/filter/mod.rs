@@ -54,7 +54,7 @@ pub use stored::check;
 /// Bytes of a filter.
 pub const MAX_FILTER_BYTES: usize = 16 << 10;
 
-/// Parentheses inside each other.
+/// Parentheses inside each other: of a rule, and of a filter unless MAX_FILTER_DEPTH is set.
 pub const MAX_DEPTH: usize = 32;
 
 /// Comparisons of a filter (PocketBase's).

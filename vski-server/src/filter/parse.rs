@@ -1,14 +1,16 @@
 //! Text to tree: PocketBase's filter grammar.
 //!
-//! `&&` binds more tightly than `||`; `AND` and `OR` say the same in any case. A text stands in either quote; a backslash
-//! before that quote makes it part of the text, and any other backslash is itself. That is what PocketBase's clients
-//! count on when they put a value into a filter.
+//! `&&` binds more tightly than `||`; `AND` and `OR` say the same in any case. A text stands in either quote, with escapes as
+//! PocketBase reads them (0.40): a backslash before a quote or another backslash makes that part of the text, `\n`, `\r` and
+//! `\t` are what they are in JSON, and any other backslash is itself. PocketBase's JavaScript client puts values into a
+//! filter as JSON texts.
 //!
-//! They escape quotes and no backslashes, so that a value that ends in one takes the quote behind it into its text, and the
-//! next value would stand in the open. Whatever it says there, one quote remains that opens a text without an end, unless a
-//! comment hides it: therefore a comment in what a request sends has no quotes. Rules, which are not made of values, may.
+//! Older clients, and the community's for Python, escape quotes and no backslashes, so that a value that ends in one takes the
+//! quote behind it into its text, and the next value would stand in the open. Whatever it says there, one quote remains that
+//! opens a text without an end, unless a comment hides it: therefore a comment in what a request sends has no quotes. Rules,
+//! which are not made of values, may.
 //!
-//! A text in backticks has no escapes but a doubled backtick, and is how a text is written that ends in a backslash.
+//! A text in backticks has no escapes but a doubled backtick: whatever the client, it says what stands there.
 
 use winnow::ascii::{Caseless, digit1, multispace1};
 use winnow::combinator::{alt, cut_err, delimited, eof, not, opt, peek, preceded, repeat, separated, terminated};
@@ -22,7 +24,7 @@ use super::ast::{
 };
 use super::{FilterError, MAX_COMPARISONS, MAX_DEPTH, MAX_FILTER_BYTES, MAX_PATH_SEGMENTS};
 
-type Input<'a> = Stateful<LocatingSlice<&'a str>, Origin>;
+type Input<'a> = Stateful<LocatingSlice<&'a str>, Sender>;
 type Parsed<T> = ModalResult<T, Expected>;
 
 /// Whose text it is.
@@ -34,17 +36,24 @@ enum Origin {
     Request,
 }
 
+/// Whose text it is, and how many parentheses it may have inside each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Sender {
+    origin: Origin,
+    max_depth: usize,
+}
+
 /// Parses a rule that is not empty.
 pub fn parse(text: &str) -> Result<Expr, FilterError> {
-    parsed(text, Origin::Rule)
+    parsed(text, Sender { origin: Origin::Rule, max_depth: MAX_DEPTH })
 }
 
 /// Parses a filter that a request sent, and that is not empty.
-pub fn parse_sent(text: &str) -> Result<Expr, FilterError> {
-    parsed(text, Origin::Request)
+pub fn parse_sent(text: &str, max_depth: usize) -> Result<Expr, FilterError> {
+    parsed(text, Sender { origin: Origin::Request, max_depth })
 }
 
-fn parsed(text: &str, state: Origin) -> Result<Expr, FilterError> {
+fn parsed(text: &str, state: Sender) -> Result<Expr, FilterError> {
     if text.len() > MAX_FILTER_BYTES {
         let message = format!("a filter has at most {MAX_FILTER_BYTES} bytes, and this one has {}", text.len());
         return Err(FilterError { column: 1, message });
@@ -127,7 +136,7 @@ fn space(input: &mut Input<'_>) -> Parsed<()> {
 fn comment(input: &mut Input<'_>) -> Parsed<()> {
     let at = input.current_token_start();
     let text: &str = preceded("//", take_till(0.., '\n')).parse_next(input)?;
-    if input.state == Origin::Request && text.contains(['\'', '"']) {
+    if input.state.origin == Origin::Request && text.contains(['\'', '"']) {
         return refuse(at, "a comment in a request's filter must not have quotes: leave it out".to_owned());
     }
     Ok(())
@@ -156,8 +165,9 @@ fn group_or_comparison(input: &mut Input<'_>, depth: usize) -> Parsed<Expr> {
     if opt('(').parse_next(input)?.is_none() {
         return terminated(comparison, space).map(Expr::Compare).parse_next(input);
     }
-    if depth == MAX_DEPTH {
-        return refuse(at, format!("a filter has at most {MAX_DEPTH} parentheses inside each other"));
+    let most = input.state.max_depth;
+    if depth >= most {
+        return refuse(at, format!("a filter has at most {most} parentheses inside each other"));
     }
     let inner = |input: &mut Input<'_>| any_of(input, depth + 1);
     let close = cut_err(')').context("&& or || or a closing parenthesis");
@@ -196,14 +206,21 @@ fn operand(input: &mut Input<'_>) -> Parsed<Operand> {
 fn text(input: &mut Input<'_>) -> Parsed<Value> {
     let at = input.current_token_start();
     let quote = any.parse_next(input)?;
-    let escape = if quote == '`' { '`' } else { '\\' };
-    let escaped = preceded(escape, literal(quote)).value(quote);
-    let mut characters = repeat(0.., alt((escaped, none_of(quote))));
-    let text: String = characters.parse_next(input)?;
+    let text: String = if quote == '`' {
+        repeat(0.., alt((preceded('`', '`'), none_of('`')))).parse_next(input)?
+    } else {
+        repeat(0.., alt((escaped, none_of(quote)))).parse_next(input)?
+    };
     if opt(quote).parse_next(input)?.is_none() {
         return refuse(at, format!("this text has no closing {quote}"));
     }
     Ok(Value::Text(text))
+}
+
+/// A character that stands behind a backslash for itself or another one.
+fn escaped(input: &mut Input<'_>) -> Parsed<char> {
+    let stands_for = alt(('\\', '\'', '"', 'n'.value('\n'), 'r'.value('\r'), 't'.value('\t')));
+    preceded('\\', stands_for).parse_next(input)
 }
 
 fn number(input: &mut Input<'_>) -> Parsed<Value> {

@@ -19,6 +19,8 @@ pub struct RequestInfo {
     pub headers: BTreeMap<String, String>,
     /// Query parameters.
     pub query: BTreeMap<String, String>,
+    /// Parentheses that its filter may have inside each other.
+    pub max_depth: usize,
     /// The body's values: of a request that writes a record, as they are stored.
     pub body: Map<String, Value>,
 }
@@ -33,6 +35,7 @@ impl RequestInfo {
             context: "default".to_owned(),
             headers: BTreeMap::new(),
             query: BTreeMap::new(),
+            max_depth: super::MAX_DEPTH,
             body: Map::new(),
         }
     }
@@ -46,6 +49,7 @@ impl RequestInfo {
             context: self.context.clone(),
             headers: self.headers.clone(),
             query: self.query.clone(),
+            max_depth: self.max_depth,
             body,
         }
     }

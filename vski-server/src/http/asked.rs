@@ -22,6 +22,7 @@ where
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let caller = Caller::from_request_parts(parts, state).await?;
         let mut info = RequestInfo::new(caller.requester(), parts.method.as_str());
+        info.max_depth = App::from_ref(state).limits.filter_depth();
         let header = |(name, value): (&axum::http::HeaderName, &axum::http::HeaderValue)| {
             Some((name.as_str().replace('-', "_"), value.to_str().ok()?.to_owned()))
         };

@@ -117,8 +117,8 @@ fn conditions(asking: Asking<'_>, collection: &Collection, query: &ListQuery) ->
     let filter = match query.filter.as_deref().filter(|text| !text.trim().is_empty()) {
         None => None,
         Some(text) => {
-            let compiled =
-                filter::parse_sent(text).and_then(|expr| filter::compile(&expr, text, &asking.scope(collection)));
+            let compiled = filter::parse_sent(text, asking.request.max_depth)
+                .and_then(|expr| filter::compile(&expr, text, &asking.scope(collection)));
             Some(compiled.map_err(|error| StoreError::Invalid(format!("filter, {error}")))?)
         }
     };

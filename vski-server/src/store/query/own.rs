@@ -23,7 +23,7 @@ pub fn select(conn: &Connection, table: &Collection, filter: &str, sort: &str) -
     let scope = Scope { catalogue: &catalogue, collection: table, request: &request, trusted: true, alias: ALIAS };
     let wanted = match filter.trim() {
         "" => Condition::new("1"),
-        _ => filter::parse_sent(filter)
+        _ => filter::parse_sent(filter, filter::MAX_DEPTH)
             .and_then(|expr| filter::compile(&expr, filter, &scope))
             .map_err(|error| StoreError::Invalid(format!("filter, {error}")))?,
     };
