@@ -14,7 +14,7 @@ use axum::http::{Method, StatusCode};
 use serde_json::{Map, Value};
 
 use super::error::ApiError;
-use super::extract::{Body, Caller, DbName, check_keys};
+use super::extract::{Body, Caller, DbName, RawBody, check_keys};
 use crate::app::App;
 use crate::store::collections::{self, Collection};
 use crate::store::error::StoreError;
@@ -62,7 +62,7 @@ where
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
         if !is_form(&request) {
-            let Body { value, bytes } = Body::from_request(request, state).await?;
+            let Body { value, bytes } = json_object(&RawBody::from_request(request, state).await?.0)?;
             return Ok(Self { value, uploads: Arc::default(), bytes });
         }
         let (mut parts, body) = with_upload_limit(request, state).into_parts();
@@ -119,6 +119,11 @@ where
         let Form { values, files, text_bytes: bytes, .. } = reading.read(form).await?;
         Ok(Self { value: Value::Object(values), uploads: files, bytes })
     }
+}
+
+/// A JSON body. None at all is an empty one: what PocketBase's JavaScript client sends for a record without values.
+fn json_object(body: &[u8]) -> Result<Body<Map<String, Value>>, ApiError> {
+    if body.is_empty() { Ok(Body { value: Map::new(), bytes: 0 }) } else { Body::parse(body) }
 }
 
 /// PocketBase's Python client sends a form's `@jsonPayload` as JSON where there is no file.
@@ -301,7 +306,6 @@ fn typed(field: &Field, text: &str) -> Value {
             "false" | "0" => Some(false.into()),
             _ => None,
         },
-        FieldKind::Json { .. } => json(),
         _ => None,
     };
     found.unwrap_or_else(|| Value::String(text.to_owned()))
