@@ -7,7 +7,11 @@ use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::{Deserialize, Serialize};
 
+use self::wire::Wire;
 use crate::clock;
+
+/// Claims as they stand in a token.
+mod wire;
 
 /// How far two nodes' clocks may differ, seconds.
 pub const CLOCK_SKEW_SECONDS: u64 = 60;
@@ -33,8 +37,7 @@ pub enum Audience {
 }
 
 /// What the bearer is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bearer {
     /// An admin: `sub` is the admin's id.
     Admin,
@@ -46,27 +49,23 @@ pub enum Bearer {
 
 /// The claims of every token.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Wire", into = "Wire")]
 pub struct Claims {
     /// Who.
     pub sub: String,
     /// What they are.
-    #[serde(rename = "type")]
     pub bearer: Bearer,
     /// For what.
     pub aud: Audience,
     /// Until when, seconds since 1970.
     pub exp: u64,
     /// Digest of the bearer's token key, so that a changed password revokes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tk: Option<String>,
     /// A record's database.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub db: Option<String>,
     /// The id of a record's collection.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub collection: Option<String>,
-    /// Whether it cannot be exchanged for a younger one: it was made by an admin in the bearer's name.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    /// Whether it cannot be exchanged for one that lives longer: it was made by an admin in the bearer's name.
     pub fixed: bool,
 }
 

@@ -11,6 +11,9 @@ use e2e::{Cluster, Node, process, programs};
 /// What PocketBase's JavaScript client sends.
 mod javascript;
 
+/// What it makes of values and answers by itself.
+mod javascript_values;
+
 /// How long pip may take to bring the client, and the client its steps.
 const DONE: Duration = Duration::from_secs(300);
 

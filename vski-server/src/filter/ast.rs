@@ -241,8 +241,7 @@ impl fmt::Display for Operator {
 impl fmt::Display for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Text(text) if text.ends_with('\\') => write!(f, "`{}`", text.replace('`', "``")),
-            Self::Text(text) => write!(f, "'{}'", text.replace('\'', "\\'")),
+            Self::Text(text) => write!(f, "'{}'", text.replace('\\', "\\\\").replace('\'', "\\'")),
             Self::Integer(number) => number.fmt(f),
             Self::Real(number) => write!(f, "{number:?}"),
             Self::Bool(flag) => flag.fmt(f),

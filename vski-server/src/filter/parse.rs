@@ -1,14 +1,16 @@
 //! Text to tree: PocketBase's filter grammar.
 //!
-//! `&&` binds more tightly than `||`; `AND` and `OR` say the same in any case. A text stands in either quote; a backslash
-//! before that quote makes it part of the text, and any other backslash is itself. That is what PocketBase's clients
-//! count on when they put a value into a filter.
+//! `&&` binds more tightly than `||`; `AND` and `OR` say the same in any case. A text stands in either quote, with escapes as
+//! PocketBase reads them (0.40): a backslash before a quote or another backslash makes that part of the text, `\n`, `\r` and
+//! `\t` are what they are in JSON, and any other backslash is itself. PocketBase's JavaScript client puts values into a
+//! filter as JSON texts.
 //!
-//! They escape quotes and no backslashes, so that a value that ends in one takes the quote behind it into its text, and the
-//! next value would stand in the open. Whatever it says there, one quote remains that opens a text without an end, unless a
-//! comment hides it: therefore a comment in what a request sends has no quotes. Rules, which are not made of values, may.
+//! Older clients, and the community's for Python, escape quotes and no backslashes, so that a value that ends in one takes the
+//! quote behind it into its text, and the next value would stand in the open. Whatever it says there, one quote remains that
+//! opens a text without an end, unless a comment hides it: therefore a comment in what a request sends has no quotes. Rules,
+//! which are not made of values, may.
 //!
-//! A text in backticks has no escapes but a doubled backtick, and is how a text is written that ends in a backslash.
+//! A text in backticks has no escapes but a doubled backtick: whatever the client, it says what stands there.
 
 use winnow::ascii::{Caseless, digit1, multispace1};
 use winnow::combinator::{alt, cut_err, delimited, eof, not, opt, peek, preceded, repeat, separated, terminated};
@@ -160,7 +162,7 @@ fn group_or_comparison(input: &mut Input<'_>, depth: usize) -> Parsed<Expr> {
         return terminated(comparison, space).map(Expr::Compare).parse_next(input);
     }
     let most = input.state.limits.depth;
-    if depth == most {
+    if depth >= most {
         return refuse(at, format!("a filter has at most {most} parentheses inside each other"));
     }
     let inner = |input: &mut Input<'_>| any_of(input, depth + 1);
@@ -200,14 +202,21 @@ fn operand(input: &mut Input<'_>) -> Parsed<Operand> {
 fn text(input: &mut Input<'_>) -> Parsed<Value> {
     let at = input.current_token_start();
     let quote = any.parse_next(input)?;
-    let escape = if quote == '`' { '`' } else { '\\' };
-    let escaped = preceded(escape, literal(quote)).value(quote);
-    let mut characters = repeat(0.., alt((escaped, none_of(quote))));
-    let text: String = characters.parse_next(input)?;
+    let text: String = if quote == '`' {
+        repeat(0.., alt((preceded('`', '`'), none_of('`')))).parse_next(input)?
+    } else {
+        repeat(0.., alt((escaped, none_of(quote)))).parse_next(input)?
+    };
     if opt(quote).parse_next(input)?.is_none() {
         return refuse(at, format!("this text has no closing {quote}"));
     }
     Ok(Value::Text(text))
+}
+
+/// A character that stands behind a backslash for itself or another one.
+fn escaped(input: &mut Input<'_>) -> Parsed<char> {
+    let stands_for = alt(('\\', '\'', '"', 'n'.value('\n'), 'r'.value('\r'), 't'.value('\t')));
+    preceded('\\', stands_for).parse_next(input)
 }
 
 fn number(input: &mut Input<'_>) -> Parsed<Value> {

@@ -44,9 +44,10 @@ fn values_are_read_as_what_they_are() {
         ("'x'", Value::Text("x".into())),
         ("\"it's\"", Value::Text("it's".into())),
         (r"'it\'s'", Value::Text("it's".into())),
-        (r"'C:\temp\\x'", Value::Text(r"C:\temp\\x".into())),
-        // As a client writes the value \' || 1=1: the text does not end early.
-        (r"'\\' || 1=1'", Value::Text(r"\' || 1=1".into())),
+        // In either quote, as PocketBase does; what is no escape is itself.
+        (r#"'\"\\\n\r\t\d\u00e9'"#, Value::Text("\"\\\n\r\t\\d\\u00e9".into())),
+        (r#""C:\\it's\'x""#, Value::Text(r"C:\it's'x".into())),
+        (r"'C:\\'", Value::Text(r"C:\".into())),
         ("''", Value::Text(String::new())),
         (r"`C:\`", Value::Text("C:\\".into())),
         (r"`it's ``so``\`", Value::Text(r"it's `so`\".into())),
@@ -138,6 +139,10 @@ fn length_depth_and_count_are_bounded() {
     let nested = |depth: usize| format!("{}a = 1{}", "(".repeat(depth), ")".repeat(depth));
     assert!(parse(&nested(depth)).is_ok());
     assert!(parse(&nested(depth + 1)).unwrap_err().message.contains("inside each other"));
+    // The most that MAX_FILTER_DEPTH may be, on a thread of a test's size.
+    let of_depth = |depth| FilterLimits { depth, ..FilterLimits::RULES };
+    assert!(parse_sent(&nested(64), of_depth(64)).is_ok());
+    assert!(parse_sent(&nested(2), of_depth(1)).unwrap_err().message.contains("at most 1 parentheses"));
     assert!(parse(&"(".repeat(bytes)).is_err());
     let many = |count: usize| vec!["a=1"; count].join("&&");
     assert!(parse(&many(comparisons)).is_ok());
@@ -205,6 +210,52 @@ fn expressions() -> impl Strategy<Value = Expr> {
         let items = proptest::collection::vec(inner, 2..4);
         prop_oneof![items.clone().prop_map(Expr::And), items.prop_map(Expr::Or)]
     })
+}
+
+/// `a = … && b = …` with these texts, as one client or the other puts them in.
+fn sent(values: &[String], quoted: impl Fn(&String) -> String) -> String {
+    let comparisons = values.iter().enumerate().map(|(at, value)| format!("f{at} = {}", quoted(value)));
+    comparisons.collect::<Vec<_>>().join(" && ")
+}
+
+/// The texts that such a filter compares with, if it is one.
+fn compared(expr: Expr, count: usize) -> Option<Vec<String>> {
+    let items = if let Expr::And(items) = expr { items } else { vec![expr] };
+    let texts = items.into_iter().enumerate().map(|(at, item)| match item {
+        Expr::Compare(Comparison { left, operator: Operator::Equal, any: false, right }) => {
+            let Value::Text(text) = right.value else { return None };
+            (left.value.to_string() == format!("f{at}")).then_some(text)
+        }
+        _ => None,
+    });
+    texts.collect::<Option<Vec<_>>>().filter(|texts| texts.len() == count)
+}
+
+/// Values made of what a filter is made of.
+fn values() -> impl Strategy<Value = Vec<String>> {
+    let pieces = proptest::collection::vec(0..HOSTILE.len(), 0..7);
+    let value = pieces.prop_map(|pieces| pieces.into_iter().map(|at| HOSTILE[at]).collect::<String>());
+    proptest::collection::vec(value, 1..4)
+}
+
+const HOSTILE: [&str; 12] = ["\\", "'", "\"", "`", " || 1 = 1", " || f0 = ", " && f1 != ", "//", "\n", "x", "(", ")"];
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    #[test]
+    fn a_client_that_escapes_only_quotes_is_never_made_to_say_something_else(values in values()) {
+        let text = sent(&values, |value| format!("'{}'", value.replace('\'', "\\'")));
+        if let Ok(expr) = parse_sent(&text, FilterLimits::RULES) {
+            prop_assert!(compared(expr, values.len()).is_some(), "{}", text);
+        }
+    }
+
+    #[test]
+    fn a_client_that_writes_json_says_what_it_wants_to(values in values()) {
+        let text = sent(&values, |value| serde_json::to_string(value).unwrap());
+        prop_assert_eq!(compared(parse_sent(&text, FilterLimits::RULES).expect(&text), values.len()), Some(values), "{}", text);
+    }
 }
 
 proptest! {

@@ -142,9 +142,15 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
-        let bytes = RawBody::from_request(request, state).await?.0;
-        check_keys(&bytes)?;
-        let value = serde_json::from_slice(&bytes).map_err(|error| wrong_json(&error))?;
+        Self::parse(&RawBody::from_request(request, state).await?.0)
+    }
+}
+
+impl<T: DeserializeOwned> Body<T> {
+    /// What these bytes say.
+    pub fn parse(bytes: &[u8]) -> Result<Self, ApiError> {
+        check_keys(bytes)?;
+        let value = serde_json::from_slice(bytes).map_err(|error| wrong_json(&error))?;
         Ok(Self { value, bytes: bytes.len() })
     }
 }

@@ -82,6 +82,9 @@ mod bodies;
 /// Errors as callers see them.
 mod error;
 
+/// What PocketBase has and this server does not.
+mod absent;
+
 /// The description of all this for programs, and a page that shows it.
 mod openapi;
 
@@ -162,7 +165,8 @@ fn with_layers(routes: OpenApiRouter, app: App) -> Router {
 }
 
 async fn no_route(uri: Uri) -> ApiError {
-    ApiError::not_found(format!("there is no route {}", uri.path()))
+    let why = absent::reason(uri.path()).map_or_else(String::new, |reason| format!(": {reason}"));
+    ApiError::not_found(format!("there is no route {}{why}", uri.path()))
 }
 
 async fn no_method(method: Method, uri: Uri) -> ApiError {

@@ -16,7 +16,7 @@ use serde_json::{Map, Value};
 use super::asked::Asked;
 use super::batch::gate::Gate;
 use super::error::ApiError;
-use super::extract::{Body, Caller, DbName, check_keys};
+use super::extract::{Body, Caller, DbName, RawBody, check_keys};
 use crate::app::App;
 use crate::store::collections::{self, Catalogue, Collection};
 use crate::store::error::StoreError;
@@ -64,7 +64,7 @@ where
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
         if !is_form(&request) {
-            let Body { value, bytes } = Body::from_request(request, state).await?;
+            let Body { value, bytes } = json_object(&RawBody::from_request(request, state).await?.0)?;
             return Ok(Self { value, uploads: Arc::default(), bytes });
         }
         let (mut parts, body) = with_upload_limit(request, state).into_parts();
@@ -124,6 +124,11 @@ where
         let Form { values, files, text_bytes: bytes, .. } = reading.read(form).await?;
         Ok(Self { value: Value::Object(values), uploads: files, bytes })
     }
+}
+
+/// A JSON body. None at all is an empty one: what PocketBase's JavaScript client sends for a record without values.
+fn json_object(body: &[u8]) -> Result<Body<Map<String, Value>>, ApiError> {
+    if body.is_empty() { Ok(Body { value: Map::new(), bytes: 0 }) } else { Body::parse(body) }
 }
 
 /// PocketBase's Python client sends a form's `@jsonPayload` as JSON where there is no file.
@@ -309,7 +314,6 @@ fn typed(field: &Field, text: &str) -> Value {
             "false" | "0" => Some(false.into()),
             _ => None,
         },
-        FieldKind::Json { .. } => json(),
         _ => None,
     };
     found.unwrap_or_else(|| Value::String(text.to_owned()))

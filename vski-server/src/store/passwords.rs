@@ -68,11 +68,15 @@ pub fn mismatch() -> FieldError {
 
 /// Checks an admin's new password before it is hashed.
 pub fn check(password: &str) -> Result<(), StoreError> {
-    if password.chars().count() < MIN_CHARS || password.len() > MAX_BYTES {
-        let message = format!("must have {MIN_CHARS} characters or more, at most {MAX_BYTES} bytes");
-        return Err(StoreError::field("password", "validation_length_out_of_range", message));
-    }
-    Ok(())
+    let code = if password.chars().count() < MIN_CHARS {
+        "validation_min_text_constraint"
+    } else if password.len() > MAX_BYTES {
+        "validation_max_text_constraint"
+    } else {
+        return Ok(());
+    };
+    let message = format!("must have {MIN_CHARS} characters or more, at most {MAX_BYTES} bytes");
+    Err(StoreError::field("password", code, message))
 }
 
 /// The argon2id hash of a password. Takes tens of milliseconds: not for an async thread, see [`run`].

@@ -455,7 +455,7 @@ async fn no_collections_name_is_anothers_id() {
     let store = Store::new();
     create(&store, json!({"name": "posts", "id": "Abc"})).await.unwrap();
     let named = refused(create(&store, json!({"name": "aBC"})).await);
-    assert!(named.contains("name validation_not_unique is the id of the collection posts"), "{named}");
+    assert!(named.contains("name validation_collection_name_exists is the id of the collection posts"), "{named}");
     let identified = refused(create(&store, json!({"name": "tags", "id": "Posts"})).await);
     assert!(identified.contains("id validation_not_unique is the name of the collection posts"), "{identified}");
     create(&store, json!({"name": "own", "id": "own"})).await.unwrap();

@@ -11,35 +11,35 @@ use serde_json::{Value, json};
 use super::pair;
 
 /// A client as JavaScript's: the token as it is, without `Bearer`, and a language.
-struct Script {
-    client: Client,
+pub(super) struct Script {
+    pub(super) client: Client,
 }
 
 impl Script {
-    fn new(node: &Node) -> Result<Self> {
+    pub(super) fn new(node: &Node) -> Result<Self> {
         let client = node.client()?.with_header("accept-language", "en-US")?;
         Ok(Self { client: client.with_header("content-type", "application/json")? })
     }
 
-    fn with_token(&self, token: &str) -> Result<Self> {
+    pub(super) fn with_token(&self, token: &str) -> Result<Self> {
         Ok(Self { client: self.client.with_header("authorization", token)? })
     }
 
     /// A call with a body of JSON, or with none, and its answer: JSON, or null if it is empty.
-    fn send(&self, method: Method, path: &str, body: Option<&Value>) -> Result<(u16, Value)> {
+    pub(super) fn send(&self, method: Method, path: &str, body: Option<&Value>) -> Result<(u16, Value)> {
         let text = body.map(Value::to_string).unwrap_or_default();
         let reply = self.client.send_text(method, path, &text)?;
         let json = if reply.body.is_empty() { Value::Null } else { reply.json()? };
         Ok((reply.status, json))
     }
 
-    fn done(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value> {
+    pub(super) fn done(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value> {
         let (status, answer) = self.send(method.clone(), path, body)?;
         ensure!((200..300).contains(&status), "{method} {path}: {status} {answer}");
         Ok(answer)
     }
 
-    fn login(&self, collection: &str, identity: &str, password: &str) -> Result<Self> {
+    pub(super) fn login(&self, collection: &str, identity: &str, password: &str) -> Result<Self> {
         let body = json!({"identity": identity, "password": password});
         let path = format!("/api/collections/{collection}/auth-with-password");
         let answer = self.done(Method::POST, &path, Some(&body))?;
@@ -49,7 +49,7 @@ impl Script {
 }
 
 /// As `encodeURIComponent` does.
-fn encode(text: &str) -> String {
+pub(super) fn encode(text: &str) -> String {
     let byte = |byte: u8| match byte {
         b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' => char::from(byte).to_string(),
         b'-' | b'_' | b'.' | b'!' | b'~' | b'*' | b'\'' | b'(' | b')' => char::from(byte).to_string(),
@@ -58,7 +58,7 @@ fn encode(text: &str) -> String {
     text.bytes().map(byte).collect()
 }
 
-fn admin(node: &Node) -> Result<Script> {
+pub(super) fn admin(node: &Node) -> Result<Script> {
     Script::new(node)?.login("_superusers", ADMIN.0, ADMIN.1)
 }
 

@@ -59,7 +59,7 @@ fn every_type_keeps_its_values_and_tells_what_it_refuses() -> Result<()> {
         ("number", "validation_max_number_constraint"),
         ("bool", "validation_invalid_type"),
         ("email", "validation_email_domain_not_allowed"),
-        ("url", "validation_is_url"),
+        ("url", "validation_invalid_url"),
         ("date", "validation_min_greater_equal_than_required"),
         ("one", "validation_invalid_value"),
         ("some", "validation_invalid_value"),

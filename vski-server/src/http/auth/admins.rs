@@ -108,13 +108,31 @@ struct Page {
     fields: Option<String>,
 }
 
-impl Page {
-    /// Admins have no relations.
+/// How an answer that is not a list is to look.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct Looks {
+    expand: Option<String>,
+    fields: Option<String>,
+}
+
+/// Admins have no relations: they cannot be expanded.
+fn shape(expand: Option<&str>, fields: Option<&str>) -> Result<Shape, ApiError> {
+    match expand.map(str::trim) {
+        None | Some("") => Ok(Shape::fields(fields)?),
+        Some(_) => Err(ApiError::bad_request("expand: admins have no relations: leave it out")),
+    }
+}
+
+impl Looks {
     fn shape(&self) -> Result<Shape, ApiError> {
-        match self.expand.as_deref().map(str::trim) {
-            None | Some("") => Ok(Shape::fields(self.fields.as_deref())?),
-            Some(_) => Err(ApiError::bad_request("expand: admins have no relations: leave it out")),
-        }
+        shape(self.expand.as_deref(), self.fields.as_deref())
+    }
+}
+
+impl Page {
+    fn shape(&self) -> Result<Shape, ApiError> {
+        shape(self.expand.as_deref(), self.fields.as_deref())
     }
 }
 
@@ -123,14 +141,17 @@ impl Page {
     post,
     path = "/api/admins/auth-with-password",
     tag = "admins",
+    params(Looks),
     request_body = Login,
     responses((status = 200, body = AdminSession))
 )]
 async fn login(
     State(app): State<App>,
     ClientAddress(address): ClientAddress,
+    Params(looks): Params<Looks>,
     body: Body<Login>,
 ) -> Result<Json<Value>, ApiError> {
+    let shape = looks.shape()?;
     let Login { identity, email, password } = body.value;
     let Some(identity) = identity.or(email) else {
         return Err(ApiError::bad_request("send identity (or email) and password"));
@@ -144,17 +165,27 @@ async fn login(
     match checked.await? {
         Some(admin) => {
             attempt.succeeded();
-            Ok(Json(session(&app, &admin)))
+            Ok(Json(shape.project(session(&app, &admin))))
         }
         None => Err(ApiError::bad_request("no admin has this address and password")),
     }
 }
 
 /// Gives an admin's token a new life.
-#[utoipa::path(post, path = "/api/admins/auth-refresh", tag = "admins", responses((status = 200, body = AdminSession)))]
-async fn refresh(State(app): State<App>, caller: Caller) -> Result<Json<Value>, ApiError> {
+#[utoipa::path(
+    post,
+    path = "/api/admins/auth-refresh",
+    tag = "admins",
+    params(Looks),
+    responses((status = 200, body = AdminSession))
+)]
+async fn refresh(
+    State(app): State<App>,
+    caller: Caller,
+    Params(looks): Params<Looks>,
+) -> Result<Json<Value>, ApiError> {
     match caller.require_admin()? {
-        AdminToken::Admin(admin) => Ok(Json(session(&app, admin))),
+        AdminToken::Admin(admin) => Ok(Json(looks.shape()?.project(session(&app, admin)))),
         AdminToken::Operator => Err(ApiError::forbidden("an operator's token cannot be refreshed: mint another")),
         AdminToken::Key(_) => Err(ApiError::forbidden("an API key is no token: send it as it is, until it ends")),
     }
@@ -178,11 +209,23 @@ async fn list(State(app): State<App>, caller: Caller, Params(page): Params<Page>
 }
 
 /// Shows an admin.
-#[utoipa::path(get, path = "/api/admins/{id}", tag = "admins", responses((status = 200, body = AdminRecord)))]
-async fn view(State(app): State<App>, caller: Caller, Path(id): Path<String>) -> Result<Json<Value>, ApiError> {
+#[utoipa::path(
+    get,
+    path = "/api/admins/{id}",
+    tag = "admins",
+    params(Looks),
+    responses((status = 200, body = AdminRecord))
+)]
+async fn view(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<String>,
+    Params(looks): Params<Looks>,
+) -> Result<Json<Value>, ApiError> {
     caller.require_admin()?;
+    let shape = looks.shape()?;
     let found = app.reader(names::DEFAULT_DATABASE)?.read(move |conn| admins::view(conn, &id)).await?;
-    Ok(Json(record(&found)))
+    Ok(Json(shape.project(record(&found))))
 }
 
 /// Makes an admin.
@@ -190,22 +233,25 @@ async fn view(State(app): State<App>, caller: Caller, Path(id): Path<String>) ->
     post,
     path = RECORDS,
     tag = "admins",
+    params(Looks),
     request_body = NewRecord,
     responses((status = 200, body = AdminRecord))
 )]
 async fn make(
     State(master): State<Arc<Master>>,
     caller: Caller,
+    Params(looks): Params<Looks>,
     body: Body<NewRecord>,
 ) -> Result<Positioned<Json<Value>>, ApiError> {
     caller.require_admin()?;
+    let shape = looks.shape()?;
     let NewRecord { email, password, password_confirm } = body.value;
     admins::check(&email, &password)?;
     confirm(&password, Some(&password_confirm))?;
     let hash = passwords::run(move || passwords::hash(&password)).await??;
     let writer = master.database(names::DEFAULT_DATABASE)?.writer;
     let made = writer.rows(body.bytes, move |conn| admins::create(conn, &email, &hash)).await?;
-    Ok(Positioned::new(names::DEFAULT_DATABASE, made, |made| Json(record(&made))))
+    Ok(Positioned::new(names::DEFAULT_DATABASE, made, |made| Json(shape.project(record(&made)))))
 }
 
 /// Changes an admin's address or password.
@@ -213,6 +259,7 @@ async fn make(
     patch,
     path = "/api/admins/{id}",
     tag = "admins",
+    params(Looks),
     request_body = Changes,
     responses((status = 200, body = AdminRecord))
 )]
@@ -220,9 +267,11 @@ async fn update(
     State(master): State<Arc<Master>>,
     caller: Caller,
     Path(id): Path<String>,
+    Params(looks): Params<Looks>,
     body: Body<Changes>,
 ) -> Result<Positioned<Json<Value>>, ApiError> {
     caller.require_admin()?;
+    let shape = looks.shape()?;
     let Changes { email, password, password_confirm, old_password } = body.value;
     email.as_deref().map_or(Ok(()), check_email)?;
     if let Some(password) = &password {
@@ -241,7 +290,7 @@ async fn update(
     let hash = hash.await??;
     let change = move |conn: &_| admins::update(conn, &id, email.as_deref(), hash.as_deref());
     let updated = database.writer.rows(body.bytes, change).await?;
-    Ok(Positioned::new(names::DEFAULT_DATABASE, updated, |updated| Json(record(&updated))))
+    Ok(Positioned::new(names::DEFAULT_DATABASE, updated, |updated| Json(shape.project(record(&updated)))))
 }
 
 /// Removes an admin, but never the last one.

@@ -23,8 +23,8 @@ pub struct Caller {
     who: Who,
     /// Why what was shown is worth nothing.
     refused: Option<String>,
-    /// Whether the token was made by an admin in the record's name, and cannot be refreshed.
-    pub fixed: bool,
+    /// When the token ends, seconds since 1970, if it was made by an admin in the record's name: it never lives longer.
+    pub fixed_until: Option<u64>,
 }
 
 enum Who {
@@ -49,6 +49,9 @@ impl Caller {
     pub fn require_record(&self) -> Result<&AuthRecord, ApiError> {
         match (&self.who, &self.refused) {
             (Who::Record(record), _) => Ok(record),
+            (Who::Admin(_), _) => {
+                Err(ApiError::forbidden("this is for records of auth collections, and you are an admin: log in as one"))
+            }
             (_, reason) => {
                 let reason = reason.as_deref().unwrap_or("this token is no record's of this database, or no longer");
                 Err(ApiError::unauthorized(format!("log in as a record of an auth collection: {reason}")))
@@ -71,7 +74,7 @@ impl Caller {
     }
 
     fn guest(reason: impl ToString) -> Self {
-        Self { who: Who::Guest, refused: Some(reason.to_string()), fixed: false }
+        Self { who: Who::Guest, refused: Some(reason.to_string()), fixed_until: None }
     }
 
     fn with_key(key: Option<ApiKey>, method: &Method) -> Result<Self, ApiError> {
@@ -82,7 +85,7 @@ impl Caller {
             let message = format!("the API key {:?} is read-only: use one of kind full for {method}", key.name);
             return Err(ApiError::forbidden(message));
         }
-        Ok(Self { who: Who::Admin(AdminToken::Key(key)), refused: None, fixed: false })
+        Ok(Self { who: Who::Admin(AdminToken::Key(key)), refused: None, fixed_until: None })
     }
 
     async fn with_record(app: &App, db: &str, claims: &Claims) -> Result<Self, ApiError> {
@@ -90,7 +93,10 @@ impl Caller {
             return Ok(Self::guest("the token is for another database"));
         }
         match app.record(db, claims).await? {
-            Some(record) => Ok(Self { who: Who::Record(Arc::new(record)), refused: None, fixed: claims.fixed }),
+            Some(record) => {
+                let fixed_until = claims.fixed.then_some(claims.exp);
+                Ok(Self { who: Who::Record(Arc::new(record)), refused: None, fixed_until })
+            }
             None => Ok(Self::guest("the token has ended, because its bearer is gone or has another password")),
         }
     }
@@ -117,7 +123,7 @@ where
             return Self::with_record(&app, &db, &claims).await;
         }
         let who = app.admin(&claims).await?.map_or(Who::Guest, Who::Admin);
-        Ok(Self { who, refused: None, fixed: false })
+        Ok(Self { who, refused: None, fixed_until: None })
     }
 }
 

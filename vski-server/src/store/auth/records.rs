@@ -239,7 +239,7 @@ fn unconfirmed(body: &Map<String, Value>) -> Option<FieldError> {
 fn not_verified() -> FieldError {
     FieldError {
         field: "verified".into(),
-        code: "validation_not_allowed",
+        code: "validation_values_mismatch",
         message: "can be changed by admins, and by those whom the collection's manageRule lets in".into(),
     }
 }

@@ -26,8 +26,9 @@ pub fn name(name: &str) -> Result<(), StoreError> {
     if is_identifier(name) && !names::is_reserved_table(name) {
         return Ok(());
     }
+    let code = if name.is_empty() { "validation_required" } else { "validation_match_invalid" };
     let message = "must be 1 to 63 letters, digits or '_', beginning with a letter, and not with sqlite_";
-    Err(StoreError::field("name", "validation_invalid_name", message))
+    Err(StoreError::field("name", code, message))
 }
 
 /// Checks the id that a caller wants for a new collection.

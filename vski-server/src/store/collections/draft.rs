@@ -85,7 +85,7 @@ impl Draft {
     pub fn add(&mut self, wanted: &Wanted) -> Result<String, StoreError> {
         let name = wanted.name.clone().unwrap_or_default();
         check::name(&name)?;
-        let taken = |message: String| StoreError::field("name", NOT_UNIQUE, message);
+        let taken = |message: String| StoreError::field("name", "validation_collection_name_exists", message);
         if self.live().any(|collection| collection.name.eq_ignore_ascii_case(&name)) {
             return Err(taken(format!("a collection {name} exists already")));
         }

@@ -102,7 +102,7 @@ impl Wanted {
 
 fn kind(value: &Value) -> Result<CollectionKind, StoreError> {
     serde_json::from_value(value.clone())
-        .map_err(|_| StoreError::field("type", "validation_invalid_value", "must be base, auth or view"))
+        .map_err(|_| StoreError::field("type", "validation_in_invalid", "must be base, auth or view"))
 }
 
 fn indexes(value: &Value) -> Option<Vec<String>> {

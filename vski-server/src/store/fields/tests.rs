@@ -109,6 +109,37 @@ fn forms_send_texts_for_numbers_flags_and_lists() {
 }
 
 #[test]
+fn numbers_and_flags_become_texts_where_a_text_is_wanted() {
+    for kind in ["text", "editor"] {
+        let text = of(json!({"type": kind}));
+        for (given, stored) in [(json!(44100), "44100"), (json!(-1.5), "-1.5"), (json!(true), "true")] {
+            assert_eq!(text.to_json((&text.to_sql(&given).unwrap()).into()), json!(stored));
+        }
+    }
+    assert_eq!(code(&of(json!({"type": "password"})), json!(12_345_678)), "validation_invalid_type");
+}
+
+#[test]
+fn a_text_that_is_json_stands_for_what_it_says() {
+    let field = of(json!({"type": "json"}));
+    for (given, stored) in [
+        (json!("{\"a\": [1]}"), json!({"a": [1]})),
+        (json!("\"12\""), json!("12")),
+        (json!("12"), json!(12)),
+        (json!("true"), json!(true)),
+        (json!("null"), json!(null)),
+        (json!("007"), json!("007")),
+        (json!("{bad"), json!("{bad")),
+        (json!(" 1"), json!(" 1")),
+        (json!(""), json!("")),
+        (json!(["12"]), json!(["12"])),
+        (json!(12), json!(12)),
+    ] {
+        assert_eq!(field.said(&given).unwrap_or_else(|| given.clone()), stored, "{given}");
+    }
+}
+
+#[test]
 fn each_bound_has_a_code_of_its_own() {
     for (kind, value, expected) in [
         (json!({"type": "text", "min": 3}), json!("äö"), "validation_min_text_constraint"),
@@ -116,7 +147,8 @@ fn each_bound_has_a_code_of_its_own() {
         (json!({"type": "text", "max": 3}), json!("äöüß"), "validation_max_text_constraint"),
         (json!({"type": "text", "pattern": "^[a-z]+$"}), json!("a1"), "validation_invalid_format"),
         (json!({"type": "text"}), json!("a\u{0}b"), "validation_invalid_format"),
-        (json!({"type": "text"}), json!(7), "validation_invalid_type"),
+        (json!({"type": "text"}), json!(["7"]), "validation_invalid_type"),
+        (json!({"type": "text", "min": 3}), json!(7), "validation_min_text_constraint"),
         (json!({"type": "editor", "maxSize": 3}), json!("abcd"), "validation_content_size_limit"),
         (json!({"type": "json", "maxSize": 3}), json!([1, 2]), "validation_json_size_limit"),
         (json!({"type": "number", "min": 3}), json!(2), "validation_min_number_constraint"),
@@ -124,8 +156,8 @@ fn each_bound_has_a_code_of_its_own() {
         (json!({"type": "number", "onlyInt": true}), json!(0.5), "validation_only_int_constraint"),
         (json!({"type": "email"}), json!("a@b"), "validation_is_email"),
         (json!({"type": "email", "exceptDomains": ["b.com"]}), json!("a@B.com"), "validation_email_domain_not_allowed"),
-        (json!({"type": "url"}), json!("no address"), "validation_is_url"),
-        (json!({"type": "url"}), json!("javascript:alert(1)"), "validation_is_url"),
+        (json!({"type": "url"}), json!("no address"), "validation_invalid_url"),
+        (json!({"type": "url"}), json!("javascript:alert(1)"), "validation_invalid_url"),
         (json!({"type": "url", "onlyDomains": ["b.com"]}), json!("http://c.com"), "validation_url_domain_not_allowed"),
         (json!({"type": "date"}), json!("yesterday"), "validation_invalid_date"),
         (

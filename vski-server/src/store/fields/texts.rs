@@ -37,7 +37,7 @@ pub fn check(field: &Field, text: &str) -> Result<(), FieldError> {
         }
         FieldKind::Url { except_domains, only_domains } => {
             let host = url_host(text).ok_or_else(|| {
-                field.error("validation_is_url", "must be a web address, as https://example.com/page".to_owned())
+                field.error("validation_invalid_url", "must be a web address, as https://example.com/page".to_owned())
             })?;
             allowed(field, &host, (except_domains, only_domains), "validation_url_domain_not_allowed")
         }

@@ -21,9 +21,9 @@ impl Field {
             | FieldKind::Email { .. }
             | FieldKind::Url { .. }
             | FieldKind::Password { .. } => {
-                let Value::String(text) = value else { return Err(self.mistyped(value)) };
-                texts::check(self, text)?;
-                Sql::Text(text.clone())
+                let text = self.text(value)?;
+                texts::check(self, &text)?;
+                Sql::Text(text)
             }
             FieldKind::Number { min, max, only_int } => numbers::number(self, value, (min, max), *only_int)?,
             FieldKind::Bool {} => numbers::boolean(value).ok_or_else(|| self.mistyped(value))?,
@@ -40,6 +40,28 @@ impl Field {
         }
         // For bool as for number: required means not zero, as in PocketBase.
         if self.required && self.is_zero(&sql) { Err(self.missing()) } else { Ok(sql) }
+    }
+
+    /// A text, or what a number or a boolean reads as: PocketBase's JavaScript client makes numbers of a form's texts in a
+    /// batch. Never a password, which is hashed as it came.
+    fn text(&self, value: &Value) -> Result<String, FieldError> {
+        match value {
+            Value::String(text) => Ok(text.clone()),
+            Value::Number(_) | Value::Bool(_) if !matches!(self.kind, FieldKind::Password { .. }) => {
+                Ok(value.to_string())
+            }
+            _ => Err(self.mistyped(value)),
+        }
+    }
+
+    /// What a text in a JSON field stands for, if it is JSON, as in PocketBase: forms and clients that write JSON twice store
+    /// the same. To be asked once for a value: what it gives may be such a text again.
+    #[must_use]
+    pub fn said(&self, value: &Value) -> Option<Value> {
+        let FieldKind::Json { .. } = self.kind else { return None };
+        let text = value.as_str()?.as_bytes();
+        let may_be_json = |first: &u8| first.is_ascii_digit() || b"-\"[{tfn".contains(first);
+        text.first().filter(|first| may_be_json(first)).and_then(|_| serde_json::from_slice(text).ok())
     }
 
     /// The JSON value of a stored one.

@@ -60,15 +60,19 @@ pub fn expand(
         check(asking, collection, wanted)?;
         return Ok(records);
     }
+    // Also where nothing is found: clients look into it without asking.
+    for record in records.iter_mut().filter_map(Value::as_object_mut).filter(|_| !wanted.0.is_empty()) {
+        record.insert("expand".to_owned(), Value::Object(Map::new()));
+    }
     for (name, deeper) in &wanted.0 {
         let relation = Relation::find(asking, collection, name)?;
         let found = relation.read(conn, asking, &records)?;
         let found = expand(conn, asking, relation.target, found, deeper)?;
         let inside = relation.by_record(&records, &found)?;
         for (record, inside) in records.iter_mut().zip(inside) {
-            let (Some(value), Value::Object(record)) = (inside, record) else { continue };
-            let slot = record.entry("expand").or_insert_with(|| Value::Object(Map::new()));
-            slot[name] = value;
+            if let Some(value) = inside {
+                record["expand"][name] = value;
+            }
         }
     }
     Ok(records)

@@ -67,6 +67,9 @@ fn normalise(field: &Field, value: &mut Value) {
     if matches!(field.kind, FieldKind::Password { .. } | FieldKind::Autodate { .. }) {
         return;
     }
+    if let Some(said) = field.said(value) {
+        *value = said;
+    }
     if let Ok(sql) = field.to_sql(value) {
         *value = field.to_json(ValueRef::from(&sql));
     }

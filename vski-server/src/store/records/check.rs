@@ -124,9 +124,14 @@ fn id(body: &Map<String, Value>) -> Result<Option<String>, FieldError> {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(id)) if id.is_empty() => Ok(None),
         Some(Value::String(id)) if ids::is_record_id(id) => Ok(Some(id.clone())),
-        Some(_) => {
+        Some(wrong) => {
+            let code = match wrong.as_str().map_or(ids::ID_LENGTH, |id| id.chars().count()) {
+                length if length < ids::ID_LENGTH => "validation_min_text_constraint",
+                length if length > ids::ID_LENGTH => "validation_max_text_constraint",
+                _ => "validation_invalid_format",
+            };
             let message = format!("must be {} characters of a-z and 0-9", ids::ID_LENGTH);
-            Err(FieldError { field: "id".into(), code: "validation_invalid_id", message })
+            Err(FieldError { field: "id".into(), code, message })
         }
     }
 }

@@ -18,6 +18,7 @@ pub fn create(
     body: &Body,
     secrets: &Secrets,
 ) -> Result<Value, StoreError> {
+    collection.check_writable()?;
     body.check_resolved()?;
     let record = check(collection, body.sender, &body.values, false, secrets)?;
     let id = insert(conn, catalogue, collection, &record)?;

@@ -23,7 +23,7 @@ pub fn update(
     body.check_resolved()?;
     let record = check(collection, body.sender, &body.values, true, secrets)?;
     if record.id.as_ref().is_some_and(|wanted| wanted != id) {
-        return Err(StoreError::field("id", "validation_append_only", "a record's id cannot change"));
+        return Err(StoreError::field("id", "validation_pk_change", "a record's id cannot change"));
     }
     record.check_hashed()?;
     relations::check(conn, catalogue, collection, &record, id)?;
