@@ -11,8 +11,8 @@ use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use crate::eventually;
 use crate::output::{Output, Stream};
 
-/// How long a killed process may take to be gone.
-const GONE: Duration = Duration::from_secs(10);
+/// How long a killed process may take to be gone: one that waits for a busy disk ends after that.
+const GONE: Duration = Duration::from_secs(60);
 
 /// A running, or ended, child process.
 pub struct Process {
@@ -68,8 +68,8 @@ impl Process {
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().with_context(|| format!("start {name}: {command:?}"))?;
         let output = Output::default();
-        output.follow(Stream::Stdout, child.stdout.take().context("stdout is piped")?);
-        output.follow(Stream::Stderr, child.stderr.take().context("stderr is piped")?);
+        output.follow(Stream::Stdout, child.stdout.take().context("stdout is piped")?)?;
+        output.follow(Stream::Stderr, child.stderr.take().context("stderr is piped")?)?;
         Ok(Self { name: name.to_owned(), child, output, leads })
     }
 

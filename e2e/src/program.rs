@@ -12,10 +12,10 @@ use crate::output::{is_alarming, is_panic, log_field};
 use crate::process::{self, Process};
 
 /// How long a debug build may take until it listens, on a busy machine.
-const STARTED: Duration = Duration::from_secs(30);
+const STARTED: Duration = Duration::from_secs(60);
 
-/// How long a graceful stop may take.
-const STOPPED: Duration = Duration::from_secs(20);
+/// How long a graceful stop may take, on a busy machine.
+const STOPPED: Duration = Duration::from_secs(60);
 
 /// A program with fixed settings and a fixed port.
 pub struct Program {
