@@ -199,6 +199,22 @@ impl Node {
         programs.flat_map(|program| program.alarms(expected)).map(|line| format!("{}: {line}", self.name)).collect()
     }
 
+    /// Waits until its processes have printed `text` in as many lines, and fails if it is in more: what was done can be
+    /// seen before it is told.
+    pub fn wait_told(&self, text: &str, times: usize) -> Result<()> {
+        let count = || {
+            let programs = std::iter::once(&self.server).chain(&self.agent);
+            programs.flat_map(Program::lines).filter(|line| line.contains(text)).count()
+        };
+        let what = format!("{} says {text:?} {times} times", self.name);
+        eventually(&what, READY, || {
+            ensure!(count() >= times, "{} times", count());
+            Ok(true)
+        })?;
+        ensure!(count() == times, "{}: {text:?} {} times instead of {times}", self.name, count());
+        Ok(())
+    }
+
     /// Its processes, in the order in which they are stopped.
     pub fn programs(&mut self) -> impl Iterator<Item = &mut Program> {
         std::iter::once(&mut self.server).chain(self.agent.as_mut())

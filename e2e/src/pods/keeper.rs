@@ -152,8 +152,8 @@ fn spawn(plan: &Plan, run: &str, shared: &Shared) -> Result<Child> {
     docker.args(&plan.arguments[..1]).args(["--name", run]).args(&plan.arguments[1..]);
     let mut child = docker.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().context("start docker run")?;
     let output = Output::default();
-    output.follow(Stream::Stdout, child.stdout.take().context("stdout is piped")?);
-    output.follow(Stream::Stderr, child.stderr.take().context("stderr is piped")?);
+    output.follow(Stream::Stdout, child.stdout.take().context("stdout is piped")?)?;
+    output.follow(Stream::Stderr, child.stderr.take().context("stderr is piped")?)?;
     let mut state = shared.lock();
     run.clone_into(&mut state.run);
     state.outputs.push(output);

@@ -277,7 +277,7 @@ fn nodes_that_follow_each_other_say_so_and_serve_what_they_have() -> Result<()> 
     let state = parent.wait_state("default", "retrying")?;
     let detail = state.detail.context("a reason")?;
     ensure!(detail.contains("child,parent") && detail.contains("set MASTER_URL"), "{detail}");
-    ensure!(told(&parent, "sync failed") > 0, "it is loud");
+    eventually("it is loud", READY, || Ok(told(&parent, "sync failed") > 0))?;
     for node in [&parent, &child] {
         ensure!(node.client()?.count(POSTS)? == OLD, "{}", node.name());
     }

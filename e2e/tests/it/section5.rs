@@ -52,7 +52,9 @@ fn assert_stopped(replica: &Node, state: &str, records: u64) -> Result<()> {
         ensure!(reply.body.contains(state), "it tells {} {}", reply.status, reply.body);
         Ok(true)
     })?;
-    let told = replica.server.lines().into_iter().find(|line| line.contains("sync stopped")).context("sync stopped")?;
+    let told = eventually("it says that it stopped", READY, || {
+        Ok(replica.server.lines().into_iter().find(|line| line.contains("sync stopped")))
+    })?;
     let field = |name| e2e::output::log_field(&told, name);
     ensure!(field("state").as_deref() == Some(state) && field("error_name").as_deref() == Some(state), "{told}");
     let told = field("remedy").context("a remedy")?;

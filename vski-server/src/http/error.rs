@@ -102,7 +102,8 @@ impl From<StoreError> for ApiError {
             | StoreError::Unusable { .. }
             | StoreError::ReadTimeout(_)
             | StoreError::ReadsBusy(_)
-            | StoreError::Busy => StatusCode::SERVICE_UNAVAILABLE,
+            | StoreError::Busy
+            | StoreError::Changed => StatusCode::SERVICE_UNAVAILABLE,
             StoreError::Damaged(_) => {
                 tracing::error!(error = error.describe(), "a request failed");
                 StatusCode::SERVICE_UNAVAILABLE

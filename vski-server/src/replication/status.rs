@@ -63,7 +63,10 @@ pub async fn databases(app: &App) -> Result<Status, StoreError> {
     for reader in readers {
         dbs.push(database(&reader).await?);
     }
-    Ok(Status { dbs, awaited, deleted: deleted(app)? })
+    // Meanwhile one may have been deleted: nobody is to hear of it as both.
+    let deleted = deleted(app)?;
+    dbs.retain(|database| !deleted.contains(&database.name));
+    Ok(Status { dbs, awaited, deleted })
 }
 
 /// The names of deleted databases, as far as this node knows.

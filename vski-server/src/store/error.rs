@@ -103,6 +103,9 @@ pub enum StoreError {
         /// What SQLite said.
         reason: String,
     },
+    /// A field of the collection became a password after the request had come.
+    #[error("the collection was changed while this request was on its way: send it again")]
+    Changed,
     /// Another program holds the file's write lock.
     #[error("another program is writing to the database file: try again shortly")]
     Busy,

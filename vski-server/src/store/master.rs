@@ -10,6 +10,7 @@ use std::thread::JoinHandle;
 use rustix::fs::Access;
 use rustix::io::Errno;
 use tokio::sync::watch;
+use tracing::Instrument;
 use vski_replication::datadir::DataDir;
 use vski_replication::names;
 use vski_replication::node::NodeDb;
@@ -168,8 +169,14 @@ impl Master {
         read(&self.deleted).iter().cloned().collect()
     }
 
-    /// Deletes a database: nobody is served it any more, and its files stay as they are.
-    pub async fn delete(&self, name: &str) -> Result<Written<()>, StoreError> {
+    /// Deletes a database: nobody is served it any more, and its files stay as they are. Once begun it is finished, also
+    /// when the caller goes away: what is in memory and what is stored must tell the same.
+    pub async fn delete(self: &Arc<Self>, name: &str) -> Result<Written<()>, StoreError> {
+        let (this, name) = (Arc::clone(self), name.to_owned());
+        finished(async move { this.delete_now(&name).await }).await
+    }
+
+    async fn delete_now(&self, name: &str) -> Result<Written<()>, StoreError> {
         if name == names::DEFAULT_DATABASE {
             return Err(StoreError::Invalid(format!("{name} holds the admins and cannot be deleted")));
         }
@@ -182,22 +189,18 @@ impl Master {
         let wanted = name.to_owned();
         let written = writer.rows(name.len(), move |conn| tombstones::add(conn, &wanted)).await?;
         write(&self.deleted).insert(name.to_owned());
-        write(&self.databases).remove(name);
-        self.changed.send_replace(());
-        let thread = self.threads.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
-        if let Some(thread) = thread {
-            // What is queued is finished; then nobody has the file open for writing.
-            let ended = tokio::task::spawn_blocking(move || thread.join()).await;
-            if !matches!(ended, Ok(Ok(()))) {
-                tracing::error!(db = name, "a writer thread panicked; its last transaction was rolled back");
-            }
-        }
+        self.let_go(name).await;
         tracing::info!(db = name, "deleted: its files stay in place");
         Ok(written)
     }
 
-    /// Serves a deleted database again, as it was.
+    /// Serves a deleted database again, as it was. Once begun it is finished or undone, also when the caller goes away.
     pub async fn restore(self: &Arc<Self>, name: &str) -> Result<Written<()>, StoreError> {
+        let (this, name) = (Arc::clone(self), name.to_owned());
+        finished(async move { this.restore_now(&name).await }).await
+    }
+
+    async fn restore_now(self: &Arc<Self>, name: &str) -> Result<Written<()>, StoreError> {
         let _alone = self.changing.lock().await;
         if !read(&self.deleted).contains(name) {
             return Err(StoreError::NotFound(format!("there is no deleted database {name:?}")));
@@ -210,11 +213,31 @@ impl Master {
         opened.await.map_err(|_| StoreError::ShuttingDown)??;
         let writer = self.database(names::DEFAULT_DATABASE)?.writer;
         let wanted = name.to_owned();
-        let written = writer.rows(name.len(), move |conn| tombstones::remove(conn, &wanted)).await?;
+        let written = match writer.rows(name.len(), move |conn| tombstones::remove(conn, &wanted)).await {
+            Ok(written) => written,
+            Err(error) => {
+                // It is still deleted: what is written to it now would be gone with the next start.
+                self.let_go(name).await;
+                return Err(error);
+            }
+        };
         write(&self.deleted).remove(name);
         self.changed.send_replace(());
         tracing::info!(db = name, "restored");
         Ok(written)
+    }
+
+    /// Serves a database no longer. What is queued is finished; then nobody has its file open for writing.
+    async fn let_go(&self, name: &str) {
+        write(&self.databases).remove(name);
+        self.changed.send_replace(());
+        let thread = self.threads.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+        if let Some(thread) = thread {
+            let ended = tokio::task::spawn_blocking(move || thread.join()).await;
+            if !matches!(ended, Ok(Ok(()))) {
+                tracing::error!(db = name, "a writer thread panicked; its last transaction was rolled back");
+            }
+        }
     }
 
     /// Takes no more writes, because a replica is taking over. Once this has returned no head moves any more, so that
@@ -302,6 +325,13 @@ impl Master {
         self.changed.send_replace(());
         Ok(())
     }
+}
+
+/// Does something to its end, whether or not it is waited for.
+async fn finished<T: Send + 'static>(
+    work: impl Future<Output = Result<T, StoreError>> + Send + 'static,
+) -> Result<T, StoreError> {
+    tokio::spawn(work.in_current_span()).await.map_err(|_| StoreError::ShuttingDown)?
 }
 
 /// What is behind these locks is whole after each statement, so a panic elsewhere does not make it unusable.

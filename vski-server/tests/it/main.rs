@@ -33,3 +33,6 @@ mod configuration;
 
 /// Databases from before there were API keys.
 mod keys;
+
+/// Databases that are deleted and restored.
+mod databases;

@@ -69,6 +69,8 @@ impl Supervisor {
     /// Takes over a new list: new databases start, missing ones are told.
     fn observe(&mut self, List { dbs: listed, awaited, deleted }: List) {
         self.note_deleted(deleted);
+        // A list that was made while one was deleted or restored may tell both of it: the next one tells which.
+        let listed: Vec<Listed> = listed.into_iter().filter(|listed| !self.deleted.contains(&listed.name)).collect();
         let mut known: Vec<String> = listed.iter().map(|listed| listed.name.clone()).collect();
         known.sort();
         self.known = Some(known);
@@ -106,18 +108,17 @@ impl Supervisor {
         let default = names::DEFAULT_DATABASE;
         let deleted: BTreeSet<String> =
             listed.into_iter().filter(|name| names::is_database_name(name) && name != default).collect();
-        if deleted == self.deleted {
-            return;
-        }
-        for name in deleted.difference(&self.deleted) {
+        for name in &deleted {
             let Some(task) = self.tasks.remove(name) else { continue };
             tracing::info!(db = name, "the master has deleted this database: its file stays and is not served");
             task.shutdown.cancel();
             self.ending.extend([task.handle, task.files]);
             self.context.board.forget(name);
         }
-        self.context.board.deleted(&deleted);
-        self.deleted = deleted;
+        if deleted != self.deleted {
+            self.context.board.deleted(&deleted);
+            self.deleted = deleted;
+        }
     }
 
     /// A database that the master does not list: kept and served if it is here, forgotten if it never was.

@@ -255,6 +255,26 @@ async fn a_database_that_the_master_lists_no_more_is_kept() {
 }
 
 #[tokio::test]
+async fn a_database_that_was_deleted_while_it_was_listed_is_deleted_and_followed_again_once_restored() {
+    let master = FakeMaster::start([("default", Master::with_a_row()), ("shop", Master::with_a_row())]).await;
+    let replica = Replica::new();
+    let agent = replica.start(&master, HOUR, &[]);
+    agent.sync_now().await;
+    master.lock().deleted.insert("shop".to_owned());
+    assert_eq!(agent.sync_now().await.outcome, Outcome::AtHead);
+    let shop = master.lock().dbs.remove("shop").unwrap();
+    assert_eq!(agent.sync_now().await.outcome, Outcome::AtHead, "it is not missed");
+    assert!(agent.states().iter().all(|state| state.name != "shop"));
+    assert!(replica.path("shop").exists());
+    master.lock().dbs.insert("shop".into(), shop);
+    assert_eq!(agent.sync_now().await.outcome, Outcome::AtHead);
+    master.lock().deleted.clear();
+    assert_eq!(agent.sync_now().await.outcome, Outcome::AtHead);
+    assert_eq!(state(&agent, "shop").state, "follow");
+    agent.shutdown().await;
+}
+
+#[tokio::test]
 async fn a_database_that_the_replica_in_between_is_still_to_copy_is_neither_missing_nor_forgotten() {
     let master = FakeMaster::start([("default", Master::with_a_row()), ("shop", Master::with_a_row())]).await;
     let replica = Replica::new();

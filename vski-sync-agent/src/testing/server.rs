@@ -33,6 +33,8 @@ pub(crate) struct Inner {
     pub(crate) dbs: BTreeMap<String, Master>,
     /// Databases that it does not have now, as a replica in between that copies them itself.
     pub(crate) awaited: BTreeSet<String>,
+    /// Databases that are told to be deleted, whether or not it has them.
+    pub(crate) deleted: BTreeSet<String>,
     snapshots: BTreeMap<String, Vec<u8>>,
     /// First bytes of the chunks that were asked for, in order.
     pub(crate) chunks: Vec<u64>,
@@ -131,7 +133,7 @@ async fn status(State(master): State<FakeMaster>, Query(query): Query<BTreeMap<S
             "schemaHash": schema::hash(&db.conn).unwrap(), "headTime": 0,
         })
     });
-    Json(json!({ "dbs": list.collect::<Vec<_>>(), "awaited": inner.awaited }))
+    Json(json!({ "dbs": list.collect::<Vec<_>>(), "awaited": inner.awaited, "deleted": inner.deleted }))
 }
 
 #[derive(Deserialize)]

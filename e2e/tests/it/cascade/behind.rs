@@ -64,7 +64,7 @@ fn a_child_waits(parent: Make) -> Result<()> {
     chain.master.start()?;
     chain.child.wait_state("default", "follow")?;
     chain.wait_equal()?;
-    ensure!(told(&chain.child, "is behind this copy") == 1, "it is said once");
+    chain.child.wait_told("is behind this copy", 1)?;
 
     chain.parent.kill9()?;
     offline::restore(&backup, chain.parent.dir())?;
@@ -134,7 +134,7 @@ fn a_tail_that_the_master_lost_is_given_up_by_all() -> Result<()> {
         }
         ensure!(lost.lines().filter(|line| line.contains("\"entry\"")).count() == 4, "{}: {lost}", node.name());
     }
-    ensure!(told(&chain.child, "has converged") == 1, "the child got a copy of what its parent had given up");
+    chain.child.wait_told("has converged", 1).context("the child got a copy of what its parent had given up")?;
     write(&chain.master, 1)?;
     chain.wait_equal()
 }
@@ -152,7 +152,7 @@ fn a_child_converges_after_its_parent_that_fell_off_the_masters_log() -> Result<
     })?;
     chain.parent.start()?;
     chain.wait_equal()?;
-    ensure!((told(&chain.parent, "has converged"), told(&chain.child, "has converged")) == (1, 1));
+    [&chain.parent, &chain.child].into_iter().try_for_each(|node| node.wait_told("has converged", 1))?;
     write(&chain.master, 1)?;
     chain.wait_equal().context("entries are followed again")?;
     assert_verified(&chain.child)
@@ -188,7 +188,8 @@ fn what_follows_a_parents_snapshot_is_kept_while_it_is_fetched_up_to_a_bound() -
         Ok(base(&parent)? > at.version)
     })?;
     let gone = asks.get(&file)?;
-    ensure!(gone.status == 410 && told(&parent, "snapshot lease broken") == 1, "{} {}", gone.status, gone.body);
+    ensure!(gone.status == 410, "{} {}", gone.status, gone.body);
+    parent.wait_told("snapshot lease broken", 1)?;
 
     let mut child = embedded(&cluster, "child", &parent)?;
     child.start()?;

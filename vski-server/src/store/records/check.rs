@@ -92,7 +92,7 @@ impl NewRecord {
     /// Nothing is stored in clear.
     pub(super) fn check_hashed(&self) -> Result<(), StoreError> {
         // Only where the field became a password while the request was on its way.
-        if self.unhashed { Err(StoreError::Busy) } else { Ok(()) }
+        if self.unhashed { Err(StoreError::Changed) } else { Ok(()) }
     }
 }
 
