@@ -68,8 +68,8 @@ impl Process {
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().with_context(|| format!("start {name}: {command:?}"))?;
         let output = Output::default();
-        output.follow(Stream::Stdout, child.stdout.take().context("stdout is piped")?);
-        output.follow(Stream::Stderr, child.stderr.take().context("stderr is piped")?);
+        output.follow(Stream::Stdout, child.stdout.take().context("stdout is piped")?)?;
+        output.follow(Stream::Stderr, child.stderr.take().context("stderr is piped")?)?;
         Ok(Self { name: name.to_owned(), child, output, leads })
     }
 
