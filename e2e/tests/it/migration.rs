@@ -123,7 +123,8 @@ fn a_catalogue_that_contradicts_the_tables_is_told_and_leaves_the_other_collecti
 
     let break_it = "UPDATE _collections SET fields = 'garbage' WHERE name = 'posts'";
     let refused = sql(&master, &script(&cluster, break_it)?)?;
-    let told = refused.stderr.iter().any(|line| line.contains("nothing was changed") && line.contains("collection posts"));
+    let told =
+        refused.stderr.iter().any(|line| line.contains("nothing was changed") && line.contains("collection posts"));
     ensure!(!refused.status.success() && told, "{refused:?}");
     sqlite3(&master.file("default"), break_it)?;
     let listed = admin.get("/api/collections")?.ok()?;

@@ -58,11 +58,10 @@ pub fn stored_date(written: &str) -> Option<String> {
         7 if written.split('-').all(digits) => format!("{written}-01"),
         _ => written.to_owned(),
     };
-    let stamp = match padded.parse::<Timestamp>() {
-        Ok(stamp) => stamp,
-        Err(_) => padded.parse::<DateTime>().ok()?.to_zoned(TimeZone::UTC).ok()?.timestamp(),
-    };
-    Some(ids::format_time(stamp.as_millisecond()))
+    match padded.parse::<Timestamp>() {
+        Ok(stamp) => Some(ids::format_time(stamp.as_millisecond())),
+        Err(_) => ids::civil_time(&padded),
+    }
 }
 
 #[cfg(test)]
@@ -108,6 +107,8 @@ mod tests {
             ("2022-03-04 05:06:07.089Z", "2022-03-04 05:06:07.089Z"),
             ("2022-03-04T05:06:07Z", "2022-03-04 05:06:07.000Z"),
             ("2022-03-04T05:06:07+02:00", "2022-03-04 03:06:07.000Z"),
+            ("9999-12-31", "9999-12-31 00:00:00.000Z"),
+            ("9999-12-31 23:59:59.999Z", "9999-12-31 23:59:59.999Z"),
         ] {
             assert_eq!(stored_date(written).as_deref(), Some(stored), "{written}");
         }

@@ -6,6 +6,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use jiff::Timestamp;
+use jiff::civil::DateTime;
 
 /// Length of a record id (PocketBase's).
 pub const ID_LENGTH: usize = 15;
@@ -53,11 +54,22 @@ pub fn now() -> String {
     format_time(Timestamp::now().as_millisecond())
 }
 
+/// How times are written, as PocketBase does it.
+const STORED: &str = "%Y-%m-%d %H:%M:%S.%3fZ";
+
 /// A time in ms since 1970, as PocketBase writes it.
 #[must_use]
 pub fn format_time(ms: i64) -> String {
     let time = Timestamp::from_millisecond(ms).unwrap_or(Timestamp::UNIX_EPOCH);
-    time.strftime("%Y-%m-%d %H:%M:%S.%3fZ").to_string()
+    time.strftime(STORED).to_string()
+}
+
+/// A time in UTC as [`format_time`] has it. Other than a number of ms it may be the last day of the year 9999, by which people
+/// mean never.
+#[must_use]
+pub fn civil_time(text: &str) -> Option<String> {
+    let time: DateTime = text.strip_suffix(['Z', 'z']).unwrap_or(text).parse().ok()?;
+    Some(time.strftime(STORED).to_string())
 }
 
 #[cfg(test)]

@@ -27,12 +27,7 @@ pub fn run(writer: &mut WriteConnection, plan: &Plan, trace: Option<Trace>) -> R
     done
 }
 
-fn guarded(
-    writer: &mut WriteConnection,
-    plan: &Plan,
-    trace: Option<Trace>,
-    guard: &Guard,
-) -> Result<Done, StoreError> {
+fn guarded(writer: &mut WriteConnection, plan: &Plan, trace: Option<Trace>, guard: &Guard) -> Result<Done, StoreError> {
     if !plan.changes_schema() {
         return writer.commit_migration(trace, |writer| in_transaction(writer, plan, guard));
     }
@@ -43,11 +38,7 @@ fn guarded(
     done
 }
 
-fn in_transaction(
-    writer: &WriteConnection,
-    plan: &Plan,
-    guard: &Guard,
-) -> Result<(Done, changelog::Head), StoreError> {
+fn in_transaction(writer: &WriteConnection, plan: &Plan, guard: &Guard) -> Result<(Done, changelog::Head), StoreError> {
     let conn = writer.conn();
     let before = writer.head();
     let (ours, untouched, unreadable) = (catalogue(conn)?, marks(conn)?, collections::unreadable(conn)?);

@@ -91,8 +91,11 @@ async fn a_migration_that_fails_anywhere_leaves_nothing() {
         ("DELETE FROM _api_keys", "/api/keys"),
         ("INSERT INTO '_files' DEFAULT VALUES", "with their records"),
         ("WITH x AS (SELECT 1) UPDATE main._databases SET name = 'x'", "/api/databases"),
-        ("UPDATE a SET x = 'gone'; INSERT INTO _collections (id, name, type, fields, created, updated) \
-          VALUES ('p', 'posts', 'base', 'garbage', '', '')", "collection posts cannot be used"),
+        (
+            "UPDATE a SET x = 'gone'; INSERT INTO _collections (id, name, type, fields, created, updated) \
+          VALUES ('p', 'posts', 'base', 'garbage', '', '')",
+            "collection posts cannot be used",
+        ),
     ] {
         let error = migrate(&store, sql).await.unwrap_err();
         assert!(error.to_string().contains(reason), "{sql}: {error}");

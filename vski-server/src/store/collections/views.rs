@@ -229,7 +229,10 @@ mod tests {
             ("SELECT id, tokenKey FROM users", "nobody may read"),
             ("SELECT id, \"passwordHash\" AS h FROM users", "nobody may read"),
             ("SELECT id, upper(\"TOKENKEY\") AS h FROM users", "nobody may read"),
-            ("SELECT id, (SELECT [tokenKey] FROM users) AS h FROM (SELECT id, n AS tokenKey FROM posts)", "nobody may read"),
+            (
+                "SELECT id, (SELECT [tokenKey] FROM users) AS h FROM (SELECT id, n AS tokenKey FROM posts)",
+                "nobody may read",
+            ),
             ("SELECT id, \"gone\" AS h FROM posts", "no such column"),
             ("SELECT id FROM posts WHERE n = ?", "parameters"),
             ("SELECT id FROM posts) UNION SELECT (1", "cannot be used"),

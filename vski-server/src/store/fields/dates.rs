@@ -1,8 +1,6 @@
 //! Times: taken in many forms, as PocketBase takes them, stored in one: `2026-01-31 23:59:59.123Z`.
 
 use jiff::Timestamp;
-use jiff::civil::DateTime;
-use jiff::tz::TimeZone;
 use rusqlite::types::Value as Sql;
 use serde_json::Value;
 
@@ -21,13 +19,11 @@ pub fn parse(text: &str) -> Option<String> {
     if text.bytes().all(|byte| byte.is_ascii_digit()) {
         return if text.len() == 4 { parse(&format!("{text}-01-01")) } else { None };
     }
-    let local = || text.parse::<DateTime>().ok().and_then(|time| time.to_zoned(TimeZone::UTC).ok());
-    let time = text
-        .parse::<Timestamp>()
-        .ok()
-        .or_else(|| local().map(|zoned| zoned.timestamp()))
-        .or_else(|| jiff::fmt::rfc2822::parse(text).ok().map(|zoned| zoned.timestamp()))?;
-    stored(time)
+    let stamp = || jiff::fmt::rfc2822::parse(text).ok().map(|zoned| zoned.timestamp());
+    match text.parse::<Timestamp>() {
+        Ok(time) => stored(time),
+        Err(_) => ids::civil_time(text).and_then(sortable).or_else(|| stored(stamp()?)),
+    }
 }
 
 /// A time in its stored form, of seconds since 1970.
@@ -37,7 +33,10 @@ pub fn of_seconds(seconds: i64) -> Option<String> {
 }
 
 fn stored(time: Timestamp) -> Option<String> {
-    let stored = ids::format_time(time.as_millisecond());
+    sortable(ids::format_time(time.as_millisecond()))
+}
+
+fn sortable(stored: String) -> Option<String> {
     (stored.len() == STORED_LENGTH && !stored.starts_with('-')).then_some(stored)
 }
 
