@@ -2,6 +2,7 @@
 //! goes on serving meanwhile.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use e2e::cluster::READY;
@@ -14,6 +15,9 @@ use serde_json::json;
 use crate::agent_crash::{assert_met, die_at, fail_at};
 
 const RECORDS: u64 = 3_000;
+
+/// How long tens of thousands of records may take, on a busy machine.
+const MOST: Duration = Duration::from_secs(240);
 
 /// A master with [`RECORDS`] posts and a replica of two processes that has them too.
 fn pair(cluster: &Cluster) -> Result<(Node, Node)> {
@@ -35,14 +39,14 @@ fn import(cluster: &Cluster, master: &Node, lines: &[String]) -> Result<()> {
     let file = cluster.path().join("posts.ndjson");
     std::fs::write(&file, lines.join("\n"))?;
     let mut command = master.server.subcommand(&["import", "--collection", "posts"]);
-    let done = e2e::process::run("import", command.arg(&file), READY)?;
+    let done = e2e::process::run("import", command.arg(&file), MOST)?;
     ensure!(done.status.success(), "import: {}", done.stderr.join("\n"));
     Ok(())
 }
 
 fn wait_level(master: &Node, replica: &Node) -> Result<()> {
     replica.wait_ready()?;
-    content::wait_all_equal(&[master.dir(), replica.dir()], READY)
+    content::wait_all_equal(&[master.dir(), replica.dir()], MOST)
 }
 
 /// Changes a database's file as an operator with a shell would.
@@ -177,6 +181,7 @@ fn bytes_that_are_fetched_grow_with_the_difference_and_not_with_the_database() -
     edit(&master.file("default"), "UPDATE posts SET n = -n WHERE n % 100 = 0")?;
     master.admin()?.create_record("posts", &json!({"title": "notices it"}))?;
     wait_level(&master, &replica)?;
+    replica.wait_told("the copy has converged", 1)?;
     let metrics = e2e::client::Client::new(&replica.agent.as_ref().context("an agent")?.url())?.get("/metrics")?.body;
     let line = metrics.lines().find(|line| line.starts_with("vski_sync_converge_bytes_total")).context("the metric")?;
     let fetched: u64 = line.rsplit(' ').next().context("a value")?.parse()?;
