@@ -78,7 +78,7 @@ fn no_values_of_a_client_that_escapes_quotes_can_end_their_texts_and_say_more() 
     for second in
         [" || 1=1 //", " || 1=1 //\n", " || 'x' != '", " || 1=1 || `", " || 1=1 || \"", " || a = \\", "||1=1||a=`` //"]
     {
-        for first in ["\\", "x\\", "\\\\", "\\'\\"] {
+        for first in ["\\", "x\\", "\\'\\"] {
             let text = filter([first, second]);
             assert!(parse_sent(&text, FilterLimits::RULES).is_err(), "{text}");
         }
