@@ -4,17 +4,21 @@
 //! NULL in the table and reads as its zero value, here as everywhere. Comparisons with a constant leave the column bare, so
 //! that an index on it serves.
 
+/// Constants in the form of the other side.
+mod adapt;
+
+/// One text in another.
+mod like;
+
 use std::cmp::Ordering;
 
 use rusqlite::types::Value;
 
+use self::adapt::adapt_both;
+use self::like::like;
 use super::ast::Operator;
-use super::macros;
 use super::paths::Kind;
 use super::sql::{Condition, sql};
-
-/// Longest pattern that SQLite takes for LIKE, less what wrapping adds (its default limit is 50,000).
-const MAX_PATTERN_BYTES: usize = 20_000;
 
 /// One side, in SQL.
 #[derive(Clone, Debug)]
@@ -139,73 +143,6 @@ fn describe(kind: Kind) -> &'static str {
     }
 }
 
-/// Brings a constant into the form of the other side's values.
-fn adapt_both(left: Side, right: Side) -> Result<(Side, Side), Clash> {
-    let adapted = |side: Side, other: Kind, right: bool| match side {
-        Side::Constant { value, kind, literal } => {
-            let value = adapt(value, kind, literal, other).map_err(|message| Clash { message, right })?;
-            Ok(Side::Constant { value, kind, literal })
-        }
-        row => Ok(row),
-    };
-    let (one, other) = (left.kind(), right.kind());
-    match (&left, &right) {
-        // Of these only dates have to be alike: of the request, as they are stored, and of the rule, as people write them.
-        (Side::Constant { .. }, Side::Constant { .. }) => Ok((dated(left, other), dated(right, one))),
-        _ => Ok((adapted(left, other, false)?, adapted(right, one, true)?)),
-    }
-}
-
-fn dated(side: Side, other: Kind) -> Side {
-    match side {
-        Side::Constant { value: Value::Text(text), kind, literal } if other == Kind::Date => {
-            let value = Value::Text(macros::stored_date(&text).unwrap_or(text));
-            Side::Constant { value, kind, literal }
-        }
-        side => side,
-    }
-}
-
-fn adapt(value: Value, kind: Kind, literal: bool, other: Kind) -> Result<Value, String> {
-    let clash = |value: &str| Err(format!("{} cannot be compared with {value}", describe(other)));
-    match (other, value) {
-        (_, Value::Null) => Ok(Value::Null),
-        (Kind::Number | Kind::Bool, Value::Text(text)) if text.is_empty() => Ok(Value::Null),
-        (Kind::Number, Value::Text(text)) => match (number(&text), literal) {
-            (Some(number), _) => Ok(number),
-            (None, true) => clash(&format!("the text {text:?}")),
-            (None, false) => Ok(Value::Text(text)),
-        },
-        (Kind::Number | Kind::Text | Kind::Date, Value::Integer(flag)) if kind == Kind::Bool && literal => {
-            clash(if flag == 0 { "false" } else { "true" })
-        }
-        (Kind::Bool, Value::Text(text)) => match text.as_str() {
-            _ if literal => clash(&format!("the text {text:?}: write true or false without quotes")),
-            "true" => Ok(Value::Integer(1)),
-            "false" => Ok(Value::Integer(0)),
-            _ => Ok(Value::Text(text)),
-        },
-        (Kind::Bool, value) if literal && !matches!(value, Value::Integer(0 | 1)) => clash("that number"),
-        (Kind::Text, Value::Integer(number)) => Ok(Value::Text(number.to_string())),
-        (Kind::Text, Value::Real(number)) => Ok(Value::Text(number.to_string())),
-        (Kind::Date, Value::Text(text)) if !text.is_empty() => match (macros::stored_date(&text), literal) {
-            (Some(date), _) => Ok(Value::Text(date)),
-            (None, true) => clash(&format!("{text:?}: write it as 2022-01-31 or 2022-01-31 23:59:59.000Z")),
-            (None, false) => Ok(Value::Text(text)),
-        },
-        (Kind::Date, Value::Integer(_) | Value::Real(_)) if literal => clash("a number: write it as '2022-01-31'"),
-        (_, value) => Ok(value),
-    }
-}
-
-fn number(text: &str) -> Option<Value> {
-    let text = text.trim();
-    text.parse()
-        .map(Value::Integer)
-        .ok()
-        .or_else(|| text.parse::<f64>().ok().filter(|real| real.is_finite()).map(Value::Real))
-}
-
 fn is_empty(value: &Value) -> bool {
     matches!(value, Value::Null) || matches!(value, Value::Text(text) if text.is_empty())
 }
@@ -270,61 +207,4 @@ fn zero_satisfies(kind: Kind, sign: &str, value: &Value) -> bool {
         ">" => ordering.is_gt(),
         _ => ordering.is_ge(),
     }
-}
-
-/// Contains; a text with `%` is a pattern as it stands (PocketBase's rule).
-fn like(left: &Side, right: &Side) -> Condition {
-    let text = sql!["ifnull(", &left.full(), ", '')"];
-    match right {
-        Side::Constant { value, .. } => match pattern(value) {
-            pattern if pattern.len() > MAX_PATTERN_BYTES => Condition::new("0"),
-            pattern => sql![&text, " LIKE ", &Condition::value(Value::Text(pattern)), " ESCAPE '\\'"],
-        },
-        row => {
-            let part = row.full();
-            let most = MAX_PATTERN_BYTES.to_string();
-            sql![
-                "iif(length(CAST(",
-                &part,
-                " AS BLOB)) > ",
-                &most,
-                ", 0, ",
-                &text,
-                " LIKE '%' || replace(replace(replace(ifnull(",
-                &part,
-                ", ''), '\\', '\\\\'), '%', '\\%'), '_', '\\_') || '%' ESCAPE '\\')"
-            ]
-        }
-    }
-}
-
-fn pattern(value: &Value) -> String {
-    let text = match value {
-        Value::Null | Value::Blob(_) => String::new(),
-        Value::Integer(number) => number.to_string(),
-        Value::Real(number) => number.to_string(),
-        Value::Text(text) => text.clone(),
-    };
-    if has_wildcard(&text) {
-        return text;
-    }
-    let mut pattern = String::from("%");
-    for character in text.chars() {
-        if matches!(character, '\\' | '%' | '_') {
-            pattern.push('\\');
-        }
-        pattern.push(character);
-    }
-    pattern.push('%');
-    pattern
-}
-
-/// Whether there is a `%` without a backslash before it.
-fn has_wildcard(text: &str) -> bool {
-    let mut escaped = false;
-    text.chars().any(|character| {
-        let found = character == '%' && !escaped;
-        escaped = character == '\\' && !escaped;
-        found
-    })
 }

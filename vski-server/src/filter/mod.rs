@@ -25,6 +25,9 @@ mod sql;
 /// What `@request` stands for.
 mod request;
 
+/// What a path can mean.
+mod way;
+
 /// From a path to columns of tables, by relations.
 mod paths;
 

@@ -1,14 +1,23 @@
 //! A catalogue in the making: collections as they shall be, and the DDL that gets them there.
 
+/// Whether what is wanted may be.
+mod checks;
+
+/// Fields: added, hidden, brought back.
+mod fields;
+
+/// The table and its indexes.
+mod tables;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use rusqlite::{Connection, Row};
-use vski_replication::schema::sql::quote_name;
 
+use self::checks::{check_rules, check_same};
+use self::fields::merge_fields;
 use super::auth::{self, AuthOptions};
-use super::rules::RuleChanges;
-use super::{Collection, CollectionKind, Index, MAX_FIELDS, Wanted, check, rows, rules};
-use crate::store::error::{FieldError, NOT_UNIQUE, StoreError};
+use super::{Collection, CollectionKind, Wanted, check, rows};
+use crate::store::error::{NOT_UNIQUE, StoreError};
 use crate::store::fields::{Field, FieldKind};
 use crate::store::ids;
 
@@ -209,84 +218,6 @@ impl Draft {
         Ok(())
     }
 
-    fn change_table(&mut self, new: &mut Collection, indexes: Option<&[String]>) -> Result<(), StoreError> {
-        let old = self.before.get(&new.id).cloned();
-        let table = quote_name(&new.table);
-        if let Some(old) = &old {
-            let is_new = |field: &&Field| !old.fields.iter().any(|known| known.name == field.name);
-            let added = new.fields.iter().filter(is_new);
-            self.makes.extend(added.map(|field| format!("ALTER TABLE {table} ADD COLUMN {}", field.column())));
-        } else {
-            let system = ["id TEXT PRIMARY KEY NOT NULL", "created TEXT NOT NULL", "updated TEXT NOT NULL"];
-            let columns: Vec<String> =
-                system.into_iter().map(str::to_owned).chain(new.fields.iter().map(Field::column)).collect();
-            self.makes.push(format!("CREATE TABLE {table} ({})", columns.join(", ")));
-            if new.is_auth() {
-                let index = quote_name(&self.free_name(&format!("{}_email", new.table)));
-                let email = "(email COLLATE NOCASE) WHERE email != ''";
-                self.makes.push(format!("CREATE UNIQUE INDEX {index} ON {table} {email}"));
-            }
-        }
-        self.change_indexes(new, old.as_ref().map(|old| old.indexes.clone()).unwrap_or_default(), indexes)?;
-        self.index_lookups(new, old.as_ref());
-        check_identities(new)
-    }
-
-    /// Lists are mostly in the order of `created`; whoever deletes a record looks for those that refer to it. Where the
-    /// caller declared no index that serves there is one of ours. A hidden field's stays with its column.
-    fn index_lookups(&mut self, new: &Collection, old: Option<&Collection>) {
-        let table = &new.table;
-        let relations = new.visible().filter(|field| is_single_relation(field)).map(Field::column_name);
-        let wanted = std::iter::once(("created", format!("{table}_created")))
-            .chain(relations.map(|column| (column, format!("{table}_{column}_idx"))));
-        for (column, name) in wanted {
-            let place = (table.to_ascii_lowercase(), column.to_ascii_lowercase());
-            let is_served = new.indexes.iter().any(|index| index.begins_with(column))
-                || self.leading.iter().any(|(known, _)| *known == place);
-            // A column that an edit by hand took away is no reason to refuse other changes.
-            let is_lost = old.is_some_and(|old| {
-                !self.columns.contains(&place)
-                    && (column == "created" || old.fields.iter().any(|field| field.column_name() == column))
-            });
-            if !is_served && !is_lost {
-                let index = quote_name(&self.free_name(&name));
-                let (table, column) = (quote_name(table), quote_name(column));
-                self.makes.push(format!("CREATE INDEX {index} ON {table} ({column})"));
-            }
-        }
-    }
-
-    fn change_indexes(
-        &mut self,
-        new: &mut Collection,
-        old: Vec<Index>,
-        wanted: Option<&[String]>,
-    ) -> Result<(), StoreError> {
-        let hidden: Vec<&str> =
-            new.fields.iter().filter(|field| field.deleted).map(|field| field.name.as_str()).collect();
-        let wanted: Vec<Index> = match wanted {
-            Some(wanted) => parse_indexes(new, wanted)?,
-            None => old.iter().filter(|index| !hidden.iter().any(|field| index.uses(field))).cloned().collect(),
-        };
-        for gone in old.iter().filter(|old| !wanted.iter().any(|index| index.is_like(old))) {
-            self.drops.push(format!("DROP INDEX IF EXISTS {}", quote_name(&gone.object)));
-            let object = gone.object.to_ascii_lowercase();
-            self.leading.retain(|(_, index)| *index != object);
-            self.objects.remove(&object);
-        }
-        new.indexes.clear();
-        for mut index in wanted {
-            if let Some(known) = old.iter().find(|old| old.is_like(&index)) {
-                index.object.clone_from(&known.object);
-            } else {
-                index.object = self.free_name(&index.name);
-                self.makes.push(index.statement(&new.table));
-            }
-            new.indexes.push(index);
-        }
-        Ok(())
-    }
-
     /// `name`, or with a number behind it if another object is called so. It is taken from then on.
     fn free_name(&mut self, name: &str) -> String {
         let mut free = name.to_owned();
@@ -327,147 +258,4 @@ fn all<T: Ord>(
     read: impl Fn(&Row<'_>) -> rusqlite::Result<T>,
 ) -> Result<BTreeSet<T>, StoreError> {
     Ok(conn.prepare_cached(sql)?.query_map([], read)?.collect::<Result<_, _>>()?)
-}
-
-/// Several ids are stored as a list, which no index of SQLite's looks into.
-fn is_single_relation(field: &Field) -> bool {
-    matches!(field.kind, FieldKind::Relation { .. }) && !field.kind.is_multiple()
-}
-
-fn append_only(field: &str, message: String) -> StoreError {
-    StoreError::field(field, "validation_append_only", message)
-}
-
-fn check_same(old: &Collection, wanted: &Wanted) -> Result<(), StoreError> {
-    if let Some(name) = wanted.name.as_ref().filter(|name| **name != old.name) {
-        let message = format!("cannot change from {} to {name}: schemas are append-only", old.name);
-        return Err(append_only("name", message));
-    }
-    if wanted.kind.is_some_and(|kind| kind != old.kind) {
-        return Err(append_only("type", "cannot change: schemas are append-only".to_owned()));
-    }
-    Ok(())
-}
-
-fn check_rules(kind: CollectionKind, wanted: &RuleChanges) -> Result<(), StoreError> {
-    let meaningless = |at: usize| match kind {
-        CollectionKind::Base => at >= 5,
-        CollectionKind::Auth => false,
-        CollectionKind::View => at >= 2,
-    };
-    let given = wanted.iter().enumerate().filter(|(at, rule)| meaningless(*at) && matches!(rule, Some(Some(_))));
-    let errors: Vec<_> = given
-        .map(|(at, _)| FieldError {
-            field: rules::NAMES[at].to_owned(),
-            code: "validation_invalid_value",
-            message: "must be null: this kind of collection has no such rule".to_owned(),
-        })
-        .collect();
-    if errors.is_empty() { Ok(()) } else { Err(StoreError::Fields(errors)) }
-}
-
-fn parse_indexes(collection: &Collection, wanted: &[String]) -> Result<Vec<Index>, StoreError> {
-    let system = check::SYSTEM_COLUMNS.into_iter();
-    let readable = collection.visible().filter(|field| !field.is_secret()).map(Field::column_name);
-    let columns: Vec<&str> = system.chain(readable).collect();
-    let (mut indexes, mut errors) = (Vec::<Index>::new(), Vec::new());
-    for (at, sql) in wanted.iter().enumerate() {
-        let checked = Index::parse(sql).and_then(|index| {
-            let elsewhere = !index.collection.eq_ignore_ascii_case(&collection.name);
-            let twice = indexes.iter().any(|other| other.name.eq_ignore_ascii_case(&index.name));
-            match index.misfit(&columns) {
-                _ if elsewhere => {
-                    Err(format!("is ON {}, and this is collection {}", index.collection, collection.name))
-                }
-                _ if twice => Err(format!("has the name {} of another one", index.name)),
-                Some(misfit) => Err(misfit),
-                None => Ok(index),
-            }
-        });
-        match checked {
-            Ok(index) => indexes.push(index),
-            Err(message) => errors.push(FieldError {
-                field: format!("indexes[{at}]"),
-                code: "validation_invalid_index_expression",
-                message,
-            }),
-        }
-    }
-    if errors.is_empty() { Ok(indexes) } else { Err(StoreError::Fields(errors)) }
-}
-
-/// Whoever logs in is found by one of these: no two records may have the same.
-fn check_identities(collection: &Collection) -> Result<(), StoreError> {
-    let Some(auth) = &collection.auth else { return Ok(()) };
-    let unique = |name: &str| {
-        name == "email"
-            || collection
-                .indexes
-                .iter()
-                .any(|index| index.unique && index.columns.len() == 1 && index.columns[0] == name)
-    };
-    let wrong =
-        auth.password_auth.identity_fields.iter().find(|name| collection.field(name).is_none() || !unique(name));
-    if let Some(name) = wrong {
-        let message = format!("cannot hold {name}: it must be a field with a unique index of its own");
-        return Err(StoreError::field("passwordAuth.identityFields", "validation_missing_unique_constraint", message));
-    }
-    if auth.password_auth.enabled && auth.password_auth.identity_fields.is_empty() {
-        return Err(StoreError::field("passwordAuth.identityFields", "validation_required", "must not be empty"));
-    }
-    if !(10..=94_670_856).contains(&auth.auth_token.duration) {
-        let message = "must be 10 to 94670856 seconds";
-        return Err(StoreError::field("authToken.duration", "validation_invalid_value", message));
-    }
-    Ok(())
-}
-
-/// Fields are added, hidden or brought back, never retyped nor renamed.
-fn merge_fields(old: &[Field], wanted: &[Field], keep: bool) -> Result<Vec<Field>, StoreError> {
-    let mut merged = old.to_vec();
-    merged.iter_mut().for_each(|field| field.deleted |= !keep && !field.system);
-    for field in wanted {
-        // An id that nobody gave says nothing: the column may have been renamed by hand.
-        let given = field.id != field.default_id();
-        if let Some(known) = old.iter().find(|known| given && known.id == field.id && known.name != field.name) {
-            let message = format!("cannot be renamed from {} to {}: schemas are append-only", known.name, field.name);
-            return Err(append_only(&known.name, message));
-        }
-        match merged.iter_mut().find(|known| known.name.eq_ignore_ascii_case(&field.name)) {
-            Some(known) if known.name != field.name || !can_become(&known.kind, &field.kind) => {
-                let many = if known.kind.is_multiple() { " with several values" } else { "" };
-                let message = format!(
-                    "exists as {} of type {}{many}, and schemas are append-only: choose another name",
-                    known.name,
-                    known.kind.name()
-                );
-                return Err(append_only(&field.name, message));
-            }
-            Some(known) => {
-                let (id, system) = (known.id.clone(), known.system);
-                *known = Field { id, system, hidden: field.hidden || field.is_secret(), ..field.clone() };
-            }
-            None => {
-                let hidden = field.hidden || field.is_secret();
-                let mut new = Field { system: false, hidden, ..field.clone() };
-                while merged.iter().any(|known| known.id == new.id) {
-                    new.id.push('0');
-                }
-                merged.push(new);
-            }
-        }
-    }
-    if merged.len() > MAX_FIELDS {
-        return Err(StoreError::Fields(vec![check::too_many()]));
-    }
-    Ok(merged)
-}
-
-/// Whether a field keeps its values' meaning: options may change, the type and a relation's target not.
-fn can_become(old: &FieldKind, new: &FieldKind) -> bool {
-    let same_target = match (old, new) {
-        (FieldKind::Relation { collection_id: a, .. }, FieldKind::Relation { collection_id: b, .. }) => a == b,
-        _ => true,
-    };
-    old.stores_like(new) && same_target
 }
