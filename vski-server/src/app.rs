@@ -1,5 +1,6 @@
 //! What a serving process owns.
 
+use std::ops::Deref;
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
@@ -44,9 +45,12 @@ pub enum Databases {
     Replica(Arc<Replica>),
 }
 
-/// Shared by all requests. Cheap to clone.
+/// Shared by all requests. Cheap to clone, which every layer does for every request.
 #[derive(Clone)]
-pub struct App {
+pub struct App(Arc<Shared>);
+
+/// What all clones of an [`App`] have.
+pub struct Shared {
     /// How this node is called.
     pub identity: Arc<Identity>,
     /// Signs and checks tokens.
@@ -69,6 +73,20 @@ pub struct App {
     pub metrics: Arc<Metrics>,
     /// Cancelled when the process is asked to end: long polls answer at once.
     pub shutdown: CancellationToken,
+}
+
+impl From<Shared> for App {
+    fn from(shared: Shared) -> Self {
+        Self(Arc::new(shared))
+    }
+}
+
+impl Deref for App {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.0
+    }
 }
 
 impl App {
