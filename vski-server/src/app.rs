@@ -128,7 +128,7 @@ impl App {
             (Bearer::Admin, Audience::Operator) => Ok(Some(AdminToken::Operator)),
             (Bearer::Admin, Audience::User) => {
                 let id = claims.sub.clone();
-                let found = self.reader(names::DEFAULT_DATABASE)?.read(move |conn| admins::by_id(conn, &id)).await?;
+                let found = self.reader(names::DEFAULT_DATABASE)?.look_up(move |conn| admins::by_id(conn, &id)).await?;
                 let shown = claims.tk.as_deref().unwrap_or_default();
                 let valid = found.filter(|admin| auth::equal(shown, &admin.token_digest()));
                 Ok(valid.map(AdminToken::Admin))
@@ -144,12 +144,12 @@ impl App {
             reader => reader?,
         };
         let claims = claims.clone();
-        reader.read(move |conn| records::by_token(conn, &claims)).await
+        reader.look_up(move |conn| records::by_token(conn, &claims)).await
     }
 
     /// The API key that somebody shows, if it is one and has not ended.
     pub async fn api_key(&self, secret: String) -> Result<Option<ApiKey>, StoreError> {
-        self.reader(names::DEFAULT_DATABASE)?.read(move |conn| keys::find(conn, &secret)).await
+        self.reader(names::DEFAULT_DATABASE)?.look_up(move |conn| keys::find(conn, &secret)).await
     }
 
     /// The claims of an Authorization header's value.
