@@ -12,7 +12,7 @@ use rustix::fs::{Access, access};
 pub const MIN_SQLITE: i32 = 3_051_003;
 
 /// How long a connection waits for another's lock.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+pub const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Statements a connection keeps compiled.
 const STATEMENT_CACHE: usize = 128;

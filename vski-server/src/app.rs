@@ -1,5 +1,6 @@
 //! What a serving process owns.
 
+use std::ops::Deref;
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
@@ -44,9 +45,12 @@ pub enum Databases {
     Replica(Arc<Replica>),
 }
 
-/// Shared by all requests. Cheap to clone.
+/// Shared by all requests. Cheap to clone, which every layer does for every request.
 #[derive(Clone)]
-pub struct App {
+pub struct App(Arc<Shared>);
+
+/// What all clones of an [`App`] have.
+pub struct Shared {
     /// How this node is called.
     pub identity: Arc<Identity>,
     /// Signs and checks tokens.
@@ -69,6 +73,20 @@ pub struct App {
     pub metrics: Arc<Metrics>,
     /// Cancelled when the process is asked to end: long polls answer at once.
     pub shutdown: CancellationToken,
+}
+
+impl From<Shared> for App {
+    fn from(shared: Shared) -> Self {
+        Self(Arc::new(shared))
+    }
+}
+
+impl Deref for App {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.0
+    }
 }
 
 impl App {
@@ -110,7 +128,7 @@ impl App {
             (Bearer::Admin, Audience::Operator) => Ok(Some(AdminToken::Operator)),
             (Bearer::Admin, Audience::User) => {
                 let id = claims.sub.clone();
-                let found = self.reader(names::DEFAULT_DATABASE)?.read(move |conn| admins::by_id(conn, &id)).await?;
+                let found = self.reader(names::DEFAULT_DATABASE)?.look_up(move |conn| admins::by_id(conn, &id)).await?;
                 let shown = claims.tk.as_deref().unwrap_or_default();
                 let valid = found.filter(|admin| auth::equal(shown, &admin.token_digest()));
                 Ok(valid.map(AdminToken::Admin))
@@ -126,12 +144,12 @@ impl App {
             reader => reader?,
         };
         let claims = claims.clone();
-        reader.read(move |conn| records::by_token(conn, &claims)).await
+        reader.look_up(move |conn| records::by_token(conn, &claims)).await
     }
 
     /// The API key that somebody shows, if it is one and has not ended.
     pub async fn api_key(&self, secret: String) -> Result<Option<ApiKey>, StoreError> {
-        self.reader(names::DEFAULT_DATABASE)?.read(move |conn| keys::find(conn, &secret)).await
+        self.reader(names::DEFAULT_DATABASE)?.look_up(move |conn| keys::find(conn, &secret)).await
     }
 
     /// The claims of an Authorization header's value.

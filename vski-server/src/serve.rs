@@ -15,7 +15,7 @@ use vski_replication::node::{self, NodeDb, Role};
 use vski_replication::token::MIN_SECRET_CHARS;
 use vski_sync_agent::supervisor::{AgentConfig, Supervisor};
 
-use crate::app::{App, Databases, Identity};
+use crate::app::{App, Databases, Identity, Shared};
 use crate::config::{Config, FirstAdmin, ReplicaConfig, SyncAgent};
 use crate::http;
 use crate::http::auth::admins::create as create_admin;
@@ -152,7 +152,7 @@ fn app(
         public_url: config.node.public_url.clone(),
         master_url: config.replica.as_ref().map(|replica| replica.sync.master_url.clone()),
     };
-    App {
+    let shared = Shared {
         identity: Arc::new(identity),
         secrets: config.node.secrets.clone(),
         databases,
@@ -164,7 +164,8 @@ fn app(
         replicas,
         metrics,
         shutdown,
-    }
+    };
+    shared.into()
 }
 
 fn not_cleared(dir: &DataDir, error: &std::io::Error) -> StartError {

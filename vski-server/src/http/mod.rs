@@ -136,32 +136,32 @@ fn source_routes(state: SourceState) -> OpenApiRouter {
 
 /// What both roles answer from their own files.
 fn read_routes(app: &App) -> OpenApiRouter {
+    let gate = || middleware::from_fn_with_state(app.clone(), freshness::gate);
     let rows = OpenApiRouter::new().merge(collections::read_router()).merge(records::read_router());
-    let rows = rows.route_layer(middleware::from_fn(caching::tag)).layer(compression::layer());
+    let rows = rows.route_layer((gate(), compression::layer(), middleware::from_fn(caching::tag)));
     // Files have tags of their own, and are sent as they are.
-    let data = rows.merge(files::read_router());
-    let data = data.route_layer(middleware::from_fn_with_state(app.clone(), freshness::gate));
+    let data = rows.merge(files::read_router().route_layer(gate()));
     let others =
         OpenApiRouter::new().merge(health::router()).merge(databases::read_router()).merge(auth::read_router());
     others.layer(compression::layer()).merge(data).with_state(app.clone())
 }
 
-/// The layers from the inside out: the last one sees a request first and its response last.
+/// The layers from the outside in: the first one sees a request first and its response last. One stack, because a router boxes
+/// a route again for every layer by itself, and copies all of those boxes in each of them for each request.
 fn with_layers(routes: OpenApiRouter, app: App) -> Router {
-    openapi::described(routes, app.identity.role)
-        .fallback(no_route)
-        .method_not_allowed_fallback(no_method)
-        .layer(DefaultBodyLimit::max(app.limits.body()))
-        .layer(middleware::from_fn_with_state(app.clone(), layers::in_time))
-        .layer(middleware::from_fn_with_state(app.clone(), bodies::fits))
-        .layer(middleware::from_fn(layers::envelope))
-        .layer(middleware::from_fn(layers::seal))
-        .layer(middleware::from_fn_with_state(app.clone(), layers::read_only))
-        .layer(middleware::from_fn(bodies::finish))
-        .layer(middleware::from_fn(caching::keep_private))
-        .layer(cors::layer(&app.cors_origins))
-        .layer(middleware::from_fn_with_state(app.clone(), layers::identify))
-        .layer(middleware::from_fn_with_state(app, layers::observe))
+    openapi::described(routes, app.identity.role).fallback(no_route).method_not_allowed_fallback(no_method).layer((
+        middleware::from_fn_with_state(app.clone(), layers::observe),
+        middleware::from_fn_with_state(app.clone(), layers::identify),
+        cors::layer(&app.cors_origins),
+        middleware::from_fn(caching::keep_private),
+        middleware::from_fn(bodies::finish),
+        middleware::from_fn_with_state(app.clone(), layers::read_only),
+        middleware::from_fn(layers::seal),
+        middleware::from_fn(layers::envelope),
+        middleware::from_fn_with_state(app.clone(), bodies::fits),
+        middleware::from_fn_with_state(app.clone(), layers::in_time),
+        DefaultBodyLimit::max(app.limits.body()),
+    ))
 }
 
 async fn no_route(uri: Uri) -> ApiError {

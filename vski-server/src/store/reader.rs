@@ -16,6 +16,7 @@ use vski_replication::changelog::LogSize;
 use vski_replication::connection;
 use vski_replication::datadir::OpenLock;
 
+use super::collections::Seen;
 use super::error::StoreError;
 
 /// Reads of one lane that run at once on one database; more wait.
@@ -32,6 +33,10 @@ const MAX_DATA_VALUE: i32 = 128 << 20;
 
 /// Steps of SQLite's machine between two looks at whether a read was stopped.
 const STEPS_BETWEEN_LOOKS: i32 = 10_000;
+
+/// Steps of a read that is run where it was asked for, and how many looks it takes to count them: some ten microseconds.
+const QUICK_STEPS: i32 = 500;
+const QUICK_LOOKS: u32 = 4;
 
 /// Whose read it is.
 #[derive(Clone, Copy, Debug)]
@@ -63,8 +68,14 @@ struct Shared {
 /// The connections of one lane.
 struct Pool {
     /// Those that nobody uses now.
-    idle: Mutex<Vec<Connection>>,
+    idle: Mutex<Vec<Pooled>>,
     permits: Arc<Semaphore>,
+}
+
+/// A connection, and what it knows of its file.
+struct Pooled {
+    conn: Connection,
+    seen: Seen,
 }
 
 impl Pool {
@@ -72,8 +83,16 @@ impl Pool {
         Arc::new(Self { idle: Mutex::default(), permits: Arc::new(Semaphore::new(MAX_CONNECTIONS)) })
     }
 
-    fn give_back(&self, conn: Connection) {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(conn);
+    fn take(&self) -> Option<Pooled> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop()
+    }
+
+    fn give_back(&self, pooled: Pooled) {
+        // Not one whose transaction could not be ended.
+        if !pooled.conn.is_autocommit() {
+            return;
+        }
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(pooled);
     }
 }
 
@@ -131,21 +150,19 @@ impl Reader {
         T: Send + 'static,
         F: FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
     {
-        let (pool, limit) = match self.lane {
-            Lane::System => (Arc::clone(&self.shared.system), SYSTEM_LIMIT),
-            Lane::Data(limit) => (Arc::clone(&self.shared.data), limit),
-        };
+        let (pool, limit) = self.pool();
+        let pool = Arc::clone(pool);
         let permit = self.permit(&pool).await?;
-        let mut conn = self.connection(&pool)?;
+        let mut pooled = self.connection(&pool)?;
         let stop = StopOnDrop(Arc::new(AtomicBool::new(false)));
         let stopped = Arc::clone(&stop.0);
         let mut task = tokio::task::spawn_blocking(move || {
             // Held for as long as the connection is used, also when nobody waits for the answer.
             let _permit = permit;
-            conn.progress_handler(STEPS_BETWEEN_LOOKS, Some(move || stopped.load(Ordering::Relaxed)))?;
-            let result = in_transaction(&conn, work);
-            conn.progress_handler(0, None::<fn() -> bool>)?;
-            pool.give_back(conn);
+            pooled.conn.progress_handler(STEPS_BETWEEN_LOOKS, Some(move || stopped.load(Ordering::Relaxed)))?;
+            let result = pooled.in_transaction(work);
+            pooled.conn.progress_handler(0, None::<fn() -> bool>)?;
+            pool.give_back(pooled);
             result
         });
         let joined = tokio::select! {
@@ -156,14 +173,59 @@ impl Reader {
             }
         };
         match joined {
-            Ok(Err(StoreError::Sqlite(error)))
-                if error.sqlite_error_code() == Some(ErrorCode::OperationInterrupted) =>
-            {
-                Err(StoreError::ReadTimeout(limit))
-            }
+            Ok(Err(error)) if is_interrupted(&error) => Err(StoreError::ReadTimeout(limit)),
             Ok(result) => result,
             Err(join) if join.is_panic() => std::panic::resume_unwind(join.into_panic()),
             Err(_) => Err(StoreError::ShuttingDown),
+        }
+    }
+
+    /// Runs `work` here and now, for a read that takes but a few steps, as looking up a record by its key: going to
+    /// another thread and back would cost more than the read. `None` means that it is to be run by [`Self::read`]: `work`
+    /// says so, it took too many steps, or a connection or a lock would have to be waited for. SQLite counts steps, not
+    /// time: `work` must not do with a single one what may take long, as counting a table does.
+    pub fn now<T>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<Option<T>, StoreError>,
+    ) -> Result<Option<T>, StoreError> {
+        let (pool, _) = self.pool();
+        let Ok(_permit) = pool.permits.try_acquire() else { return Ok(None) };
+        let Some(mut pooled) = pool.take() else { return Ok(None) };
+        let mut looks = 0;
+        let too_many = move || {
+            looks += 1;
+            looks > QUICK_LOOKS
+        };
+        pooled.conn.progress_handler(QUICK_STEPS, Some(too_many))?;
+        pooled.conn.busy_timeout(Duration::ZERO)?;
+        let result = pooled.in_transaction(work);
+        pooled.conn.busy_timeout(connection::BUSY_TIMEOUT)?;
+        pooled.conn.progress_handler(0, None::<fn() -> bool>)?;
+        pool.give_back(pooled);
+        match result {
+            Err(StoreError::Busy) => Ok(None),
+            Err(error) if is_interrupted(&error) => Ok(None),
+            result => result,
+        }
+    }
+
+    /// Runs `work`, which looks something up by its key, with [`Self::now`] if that will do, else with [`Self::read`].
+    pub async fn look_up<T, F>(&self, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: Fn(&Connection) -> Result<T, StoreError> + Send + 'static,
+    {
+        match self.now(|conn| work(conn).map(Some))? {
+            Some(found) => Ok(found),
+            None => self.read(work).await,
+        }
+    }
+
+    /// The lane's connections, and how long a read may take.
+    fn pool(&self) -> (&Arc<Pool>, Duration) {
+        match self.lane {
+            Lane::System => (&self.shared.system, SYSTEM_LIMIT),
+            Lane::Data(limit) => (&self.shared.data, limit),
         }
     }
 
@@ -188,24 +250,45 @@ impl Reader {
         Ok(connection::reader(&self.shared.path)?)
     }
 
-    fn connection(&self, pool: &Pool) -> Result<Connection, StoreError> {
-        let idle = pool.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        if let Some(conn) = idle {
-            return Ok(conn);
+    fn connection(&self, pool: &Pool) -> Result<Pooled, StoreError> {
+        if let Some(pooled) = pool.take() {
+            return Ok(pooled);
         }
         let conn = self.dedicated()?;
         if matches!(self.lane, Lane::Data(_)) {
             conn.set_limit(Limit::SQLITE_LIMIT_LENGTH, MAX_DATA_VALUE)?;
         }
-        Ok(conn)
+        Ok(Pooled { conn, seen: Seen::default() })
     }
 }
 
-/// A read transaction: all statements of one request see the same state.
-fn in_transaction<T>(
-    conn: &Connection,
-    work: impl FnOnce(&Connection) -> Result<T, StoreError>,
-) -> Result<T, StoreError> {
-    let transaction = conn.unchecked_transaction()?;
-    work(&transaction)
+impl Pooled {
+    /// A read transaction: all statements of one request see the same state.
+    fn in_transaction<T>(&mut self, work: impl FnOnce(&Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let Self { conn, seen } = self;
+        let _transaction = Transaction::begin(conn)?;
+        seen.refresh(conn)?;
+        seen.during(conn, || work(conn))
+    }
+}
+
+/// Ends when it is dropped. Its two statements stay compiled, other than rusqlite's.
+struct Transaction<'conn>(&'conn Connection);
+
+impl<'conn> Transaction<'conn> {
+    fn begin(conn: &'conn Connection) -> Result<Self, StoreError> {
+        conn.prepare_cached("BEGIN")?.execute([])?;
+        Ok(Self(conn))
+    }
+}
+
+impl Drop for Transaction<'_> {
+    fn drop(&mut self) {
+        // Nothing was changed: where it fails the transaction has ended by itself.
+        let _ = self.0.prepare_cached("ROLLBACK").and_then(|mut statement| statement.execute([]));
+    }
+}
+
+fn is_interrupted(error: &StoreError) -> bool {
+    matches!(error, StoreError::Sqlite(error) if error.sqlite_error_code() == Some(ErrorCode::OperationInterrupted))
 }

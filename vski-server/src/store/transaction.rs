@@ -16,6 +16,7 @@ use vski_replication::schema::{self, diff};
 use vski_replication::session::Session;
 use vski_replication::trace::Trace;
 
+use super::collections::Seen;
 use super::commit_span::CommitSpan;
 use super::error::{NOT_UNIQUE, StoreError};
 use super::replicable::{self, Verdict};
@@ -56,6 +57,8 @@ pub struct WriteConnection {
     verdict: Verdict,
     /// Of the transaction under way.
     span: CommitSpan,
+    /// Of the catalogue, as of the last change of it: requests that share a transaction never change it.
+    seen: Seen,
     metrics: WriterMetrics,
 }
 
@@ -65,7 +68,8 @@ impl WriteConnection {
         let head = changelog::head(&conn)?;
         let data_version = data_version(&conn)?;
         let (verdict, span) = (Verdict::good(database), CommitSpan::default());
-        Ok(Self { conn, head, data_version, database: database.to_owned(), verdict, span, metrics })
+        let (database, seen) = (database.to_owned(), Seen::default());
+        Ok(Self { conn, head, data_version, database, verdict, span, seen, metrics })
     }
 
     /// The log's end.
@@ -139,7 +143,7 @@ impl WriteConnection {
     }
 
     fn begin(&mut self) -> Result<(), StoreError> {
-        self.conn.execute_batch("BEGIN IMMEDIATE")?;
+        self.conn.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
         let found = match data_version(&self.conn) {
             Ok(found) => found,
             Err(error) => return self.end(Err(error.into()), EPOCH_LABELS),
@@ -172,7 +176,7 @@ impl WriteConnection {
         let committed = work.and_then(|(value, head)| {
             fault::sql(labels[0])?;
             let started = Instant::now();
-            self.conn.execute_batch("COMMIT")?;
+            self.conn.prepare_cached("COMMIT")?.execute([])?;
             self.metrics.commit_seconds.observe(started.elapsed().as_secs_f64());
             fault::point(labels[1]);
             self.head = head;
@@ -181,6 +185,9 @@ impl WriteConnection {
         if committed.is_err() && !self.conn.is_autocommit() {
             // The journal rolls back at the next open if even this fails; the error to report is the first one.
             let _ = self.conn.execute_batch("ROLLBACK");
+        }
+        if labels != ROWS_LABELS {
+            self.seen.forget();
         }
         let version = committed.is_ok().then_some(self.head.position.version);
         std::mem::take(&mut self.span).end(version);
@@ -194,7 +201,7 @@ impl WriteConnection {
         for request in batch.iter_mut() {
             let before = session.changeset_size();
             self.conn.prepare_cached("SAVEPOINT request")?.execute([])?;
-            let mut outcome = request.run(&self.conn);
+            let mut outcome = self.seen.during(&self.conn, || request.run(&self.conn));
             if self.conn.is_autocommit() {
                 return Err(outcome.err().unwrap_or_else(|| StoreError::Invalid("the transaction was ended".into())));
             }

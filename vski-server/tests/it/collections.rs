@@ -50,7 +50,8 @@ async fn insert(store: &Store, collection: &str, body: Value) -> Result<Value, S
         let catalogue = Catalogue::load(conn)?;
         let collection = catalogue.get(&collection)?;
         let body = Body::resolve(collection, Sender::Admin, None, body.clone());
-        records::create(conn, &catalogue, collection, &body, &Secrets::default())
+        let id = records::create(conn, &catalogue, collection, &body, &Secrets::default())?;
+        records::view(conn, collection, &id)
     });
     Ok(made.await?.value)
 }

@@ -6,8 +6,8 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError, RwLock};
 
 use rusqlite::Connection;
 
-use super::Collection;
 use super::rows::{self, Unreadable};
+use super::{Collection, seen};
 use crate::store::error::StoreError;
 use crate::store::fields::{Field, FieldKind};
 
@@ -33,6 +33,15 @@ pub struct Catalogue {
 impl Catalogue {
     /// The catalogue as this connection sees it. Cheap: rows are parsed only where they differ from all known ones.
     pub fn load(conn: &Connection) -> Result<Arc<Self>, StoreError> {
+        if let Some(catalogue) = seen::known(conn) {
+            return Ok(catalogue);
+        }
+        let catalogue = Self::look_up(conn)?;
+        seen::keep(conn, &catalogue);
+        Ok(catalogue)
+    }
+
+    fn look_up(conn: &Connection) -> Result<Arc<Self>, StoreError> {
         let digest = *rows::digest(conn)?.as_bytes();
         let known = |digest| KNOWN.lock().unwrap_or_else(PoisonError::into_inner).get(digest).cloned();
         if let Some(catalogue) = known(&digest) {

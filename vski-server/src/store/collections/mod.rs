@@ -23,6 +23,9 @@ pub mod rows;
 /// All collections of a database, cached.
 pub mod catalogue;
 
+/// What a connection knows of them.
+mod seen;
+
 /// What a caller asks for.
 pub mod wanted;
 
@@ -53,6 +56,7 @@ pub use self::catalogue::Catalogue;
 pub use self::indexes::Index;
 pub use self::rows::{problems, unreadable};
 pub use self::rules::Rules;
+pub use self::seen::Seen;
 pub use self::wanted::Wanted;
 use super::error::StoreError;
 use super::fields::{self, Field};

@@ -78,6 +78,23 @@ pub fn view(
     shaped(conn, asking, collection, record, shape)
 }
 
+/// The same for [`Reader::now`](crate::store::reader::Reader::now): nothing where more than the one record is to be read, by
+/// a view's SELECT, a rule's or for what is expanded.
+pub fn look_up(
+    conn: &Connection,
+    asking: Asking<'_>,
+    collection: &Collection,
+    id: &str,
+    shape: &Shape,
+) -> Result<Option<Value>, StoreError> {
+    let rule = rules::condition(asking, collection, |rules| &rules.view_rule)?;
+    let reads_more = |rule: &Condition| rule.sql.to_ascii_uppercase().contains("SELECT");
+    if collection.is_view() || shape.expands() || rule.as_ref().is_some_and(reads_more) {
+        return Ok(None);
+    }
+    Ok(Some(shape.project(one(conn, asking, collection, id, rule)?)))
+}
+
 /// A record that the caller has just written, whatever the view rule says.
 pub fn written(
     conn: &Connection,

@@ -34,12 +34,11 @@ pub fn create(
     let asking = Asking { catalogue: &catalogue, request: &request };
     let rule = rules::may_create(asking, collection)?;
     expand::check(asking, collection, &shape.expand)?;
-    let made = records::create(conn, &catalogue, collection, &body, secrets)?;
-    let id = made["id"].as_str().unwrap_or_default();
-    files.store(conn, collection, id, uploads)?;
-    rules::check_created(conn, collection, id, rule.as_ref())?;
-    auth::records::check_created(conn, asking, collection, id, &body.values)?;
-    let record = list::written(conn, asking, collection, id, &Shape::default())?;
+    let id = records::create(conn, &catalogue, collection, &body, secrets)?;
+    files.store(conn, collection, &id, uploads)?;
+    rules::check_created(conn, collection, &id, rule.as_ref())?;
+    auth::records::check_created(conn, asking, collection, &id, &body.values)?;
+    let record = list::written(conn, asking, collection, &id, &Shape::default())?;
     Ok(Made { record, request })
 }
 

@@ -1,31 +1,29 @@
 use rusqlite::types::Value as Sql;
 use rusqlite::{Connection, params_from_iter};
-use serde_json::Value;
 use vski_replication::schema::sql::quote_name;
 
 use super::check::{NewRecord, check};
-use super::{Body, Secrets, on_table, relations, view};
+use super::{Body, Secrets, on_table, relations};
 use crate::store::collections::{Catalogue, Collection};
 use crate::store::error::{FieldError, NOT_UNIQUE, StoreError};
 use crate::store::fields::Field;
 use crate::store::ids;
 
-/// Checks and stores a new record, and reads it back with what only admins see.
+/// Checks and stores a new record; returns its id.
 pub fn create(
     conn: &Connection,
     catalogue: &Catalogue,
     collection: &Collection,
     body: &Body,
     secrets: &Secrets,
-) -> Result<Value, StoreError> {
+) -> Result<String, StoreError> {
     collection.check_writable()?;
     body.check_resolved()?;
     let record = check(collection, body.sender, &body.values, false, secrets)?;
-    let id = insert(conn, catalogue, collection, &record)?;
-    view(conn, collection, &id)
+    insert(conn, catalogue, collection, &record)
 }
 
-/// Stores a new record that was checked, without reading it back; returns its id.
+/// Stores a new record that was checked; returns its id.
 pub fn insert(
     conn: &Connection,
     catalogue: &Catalogue,

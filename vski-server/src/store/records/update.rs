@@ -1,16 +1,15 @@
 use rusqlite::types::Value as Sql;
 use rusqlite::{Connection, params_from_iter};
-use serde_json::Value;
 use vski_replication::schema::sql::quote_name;
 
 use super::check::check;
 use super::create::not_unique;
-use super::{Body, Secrets, missing, on_table, relations, view};
+use super::{Body, Secrets, missing, on_table, relations};
 use crate::store::collections::{Catalogue, Collection};
 use crate::store::error::StoreError;
 use crate::store::ids;
 
-/// Checks and changes some fields of a record, and reads it back with what only admins see.
+/// Checks and changes some fields of a record.
 pub fn update(
     conn: &Connection,
     catalogue: &Catalogue,
@@ -18,7 +17,7 @@ pub fn update(
     id: &str,
     body: &Body,
     secrets: &Secrets,
-) -> Result<Value, StoreError> {
+) -> Result<(), StoreError> {
     collection.check_writable()?;
     body.check_resolved()?;
     let record = check(collection, body.sender, &body.values, true, secrets)?;
@@ -36,5 +35,5 @@ pub fn update(
     if changed.map_err(|error| not_unique(collection, error))? == 0 {
         return Err(missing(collection, id));
     }
-    view(conn, collection, id)
+    Ok(())
 }
