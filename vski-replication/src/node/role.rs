@@ -1,6 +1,6 @@
 //! Whose a directory is: a master's or a replica's. A process takes its lock and is checked against that here.
 //!
-//! The role is written at the first start and stays; only a promotion or demotion changes it, see [`super::promotion`].
+//! The role is written at the first start and stays; only a promotion or demotion changes it, see `promotion`.
 
 use std::path::PathBuf;
 

@@ -15,7 +15,7 @@ const SUPERUSERS: &str = "pbc_3142635823";
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Type {
-    /// Somebody who logged in: a record if the token names a database, else an admin.
+    /// Somebody who logged in: an admin if the token names no database and [`SUPERUSERS`], else a record.
     Auth,
     Admin,
     Record,
@@ -66,9 +66,9 @@ impl From<Wire> for Claims {
     fn from(wire: Wire) -> Self {
         let Wire { sub, id: _, kind, aud, exp, tk, db, collection, fixed } = wire;
         let bearer = match kind {
-            Type::Auth if db.is_some() => Bearer::Record,
-            Type::Auth | Type::Admin => Bearer::Admin,
-            Type::Record => Bearer::Record,
+            Type::Auth if db.is_none() && collection.as_deref() == Some(SUPERUSERS) => Bearer::Admin,
+            Type::Admin => Bearer::Admin,
+            Type::Auth | Type::Record => Bearer::Record,
             Type::Replica => Bearer::Replica,
         };
         let collection = collection.filter(|_| bearer == Bearer::Record);
@@ -124,7 +124,13 @@ mod tests {
     #[test]
     fn a_record_of_a_collection_with_pocketbases_id_is_no_admin() {
         let claims = Claims::record("r1", "default", SUPERUSERS, "digest", 60);
-        let back: Claims = serde_json::from_value(serde_json::to_value(&claims).unwrap()).unwrap();
-        assert_eq!(back, claims);
+        let mut json = serde_json::to_value(&claims).unwrap();
+        assert_eq!(serde_json::from_value::<Claims>(json.clone()).unwrap(), claims);
+        // Nor is one that names no database, or no collection.
+        json.as_object_mut().unwrap().remove("db");
+        json["collectionId"] = json!("c1");
+        assert_eq!(serde_json::from_value::<Claims>(json.clone()).unwrap().bearer, Bearer::Record);
+        json.as_object_mut().unwrap().remove("collectionId");
+        assert_eq!(serde_json::from_value::<Claims>(json).unwrap().bearer, Bearer::Record);
     }
 }
