@@ -102,15 +102,21 @@ pub struct PasswordMethod {
     identity_fields: Vec<String>,
 }
 
-/// An admin.
+/// An admin. `fields=` may leave out any of it.
 #[derive(ToSchema)]
 #[schema(rename_all = "camelCase")]
 pub struct AdminRecord {
+    #[schema(required = false)]
     id: String,
+    #[schema(required = false)]
     email: String,
+    #[schema(required = false)]
     created: String,
+    #[schema(required = false)]
     updated: String,
+    #[schema(required = false)]
     collection_id: String,
+    #[schema(required = false)]
     collection_name: String,
 }
 
@@ -125,11 +131,14 @@ pub struct AdminPage {
     items: Vec<AdminRecord>,
 }
 
-/// An admin who logged in, under two names.
+/// An admin who logged in, under two names. `fields=` may leave out any of it.
 #[derive(ToSchema)]
 pub struct AdminSession {
+    #[schema(required = false)]
     token: String,
+    #[schema(required = false)]
     admin: AdminRecord,
+    #[schema(required = false)]
     record: AdminRecord,
 }
 
