@@ -5,7 +5,7 @@ use anyhow::{Context, Result};
 use e2e::Cluster;
 
 use crate::options::Options;
-use crate::report::{Report, metric};
+use crate::report::{Bound, Report, metric};
 use crate::system::{Kind, System};
 use crate::usage::Usage;
 use crate::wrk::{self, Load};
@@ -58,6 +58,23 @@ fn run(report: &mut Report, options: &Options, system: &System, cases: &[Case]) 
         }
     }
     running.stop()
+}
+
+/// A work that is one load of 64 connections on tables of `rows` rows, with the goals beside PocketBase of what writes.
+pub fn beside_pocketbase(
+    options: &Options,
+    (work, title): (&'static str, &'static str),
+    kind: wrk::Kind,
+    rows: u64,
+) -> Result<Report> {
+    let name = "c=64";
+    let mut report = Report::new(work, title);
+    let case = Case { name: name.to_owned(), kind, connections: 64, query: "" };
+    measure(&mut report, options, &[Kind::Vski, Kind::PocketBase], rows, &[case])?;
+    notes(&mut report);
+    report.beside(name, metric::RATE, "PocketBase", Bound::AtLeast(8.0));
+    report.beside(name, metric::MEMORY, "PocketBase", Bound::AtMost(0.2));
+    Ok(report)
 }
 
 /// What differs between VSKI and PocketBase, whatever the work.
