@@ -3,9 +3,10 @@
 use std::ops::Deref;
 use std::sync::Arc;
 
+use axum::http::{HeaderName, HeaderValue};
 use tokio_util::sync::CancellationToken;
 use vski_replication::datadir::DataDir;
-use vski_replication::names;
+use vski_replication::names::{self, header};
 use vski_replication::node::Role;
 use vski_replication::token::{Audience, Bearer, Claims, Secrets, TokenError};
 
@@ -34,6 +35,23 @@ pub struct Identity {
     pub public_url: Option<String>,
     /// Where its master is, without user info; on replicas.
     pub master_url: Option<String>,
+    /// All of this as every response says it.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl Identity {
+    /// How a node is called.
+    #[must_use]
+    pub fn new(id: String, role: Role, public_url: Option<String>, master_url: Option<String>) -> Self {
+        let named = |name: &'static str, value: &str| {
+            // An address from the operator may hold what no header can; then it is left out.
+            Some((HeaderName::from_static(name), HeaderValue::from_str(value).ok()?))
+        };
+        let master = master_url.as_deref().and_then(|master| named(header::MASTER_URL, master));
+        let own = [named(header::REPLICA_MODE, role.name()), named(header::REPLICA_ID, &id)];
+        let headers = own.into_iter().flatten().chain(master).collect();
+        Self { id, role, public_url, master_url, headers }
+    }
 }
 
 /// The databases, by what this node may do with them.

@@ -146,12 +146,8 @@ fn app(
     metrics: Arc<Metrics>,
     shutdown: CancellationToken,
 ) -> App {
-    let identity = Identity {
-        id,
-        role: config.role(),
-        public_url: config.node.public_url.clone(),
-        master_url: config.replica.as_ref().map(|replica| replica.sync.master_url.clone()),
-    };
+    let master_url = config.replica.as_ref().map(|replica| replica.sync.master_url.clone());
+    let identity = Identity::new(id, config.role(), config.node.public_url.clone(), master_url);
     let shared = Shared {
         identity: Arc::new(identity),
         secrets: config.node.secrets.clone(),

@@ -4,9 +4,11 @@
 //! are, it is what the caller sent, so that a write's trace reaches those replicas that export. Nothing is made for
 //! requests without the header while nothing is exported.
 
+use std::fmt;
 use std::future::Future;
 
-use axum::http::HeaderMap;
+use axum::extract::Request;
+use axum::http::{HeaderMap, Method, Uri};
 use opentelemetry::Context;
 use opentelemetry::propagation::Extractor;
 use tracing::Span;
@@ -19,7 +21,27 @@ const TRACEPARENT: &str = "traceparent";
 
 tokio::task_local! {
     /// Of the request that this task handles.
-    static CURRENT: Option<Trace>;
+    static CURRENT: (Option<Trace>, Asked);
+}
+
+/// What a request asks for, for the lines of the log that it causes.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    method: Method,
+    uri: Uri,
+}
+
+impl Asked {
+    /// What this one asks for.
+    pub fn of(request: &Request) -> Self {
+        Self { method: request.method().clone(), uri: request.uri().clone() }
+    }
+}
+
+impl fmt::Display for Asked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.method, self.uri.path())
+    }
 }
 
 /// The trace of a request; its span, which has not begun, becomes a child of what the caller sent.
@@ -39,15 +61,21 @@ pub fn of_request(span: &Span, headers: &HeaderMap) -> Option<Trace> {
     Trace::parse(told?.as_bytes())
 }
 
-/// Runs a request's handler so that [`current`] answers `trace` in it.
-pub fn scope<F: Future>(trace: Option<Trace>, handler: F) -> impl Future<Output = F::Output> {
-    CURRENT.scope(trace, handler)
+/// Runs a request's handler so that [`current`] answers `trace` in it, and [`asked`] what it was asked for.
+pub fn scope<F: Future>(trace: Option<Trace>, asked: Asked, handler: F) -> impl Future<Output = F::Output> {
+    CURRENT.scope((trace, asked), handler)
 }
 
 /// The trace of the request that this task handles; `None` outside of one.
 #[must_use]
 pub fn current() -> Option<Trace> {
-    CURRENT.try_with(|trace| *trace).ok().flatten()
+    CURRENT.try_with(|(trace, _)| *trace).ok().flatten()
+}
+
+/// What the request of this task asks for, for a line of the log; empty outside of one.
+#[must_use]
+pub fn asked() -> String {
+    CURRENT.try_with(|(_, asked)| asked.to_string()).unwrap_or_default()
 }
 
 struct Headers<'a>(&'a HeaderMap);

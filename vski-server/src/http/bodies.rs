@@ -9,10 +9,9 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::{Body, BodyDataStream, HttpBody};
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::http::{HeaderValue, Method, StatusCode, Version, header};
-use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use vski_replication::names::route;
@@ -28,43 +27,56 @@ const MAX_REST_BYTES: usize = 1 << 20;
 const REST_WAIT: Duration = Duration::from_secs(1);
 
 /// Refuses a body that says of itself that it is larger than any that this node takes.
-pub async fn fits(State(app): State<App>, request: Request, next: Next) -> Response {
+pub fn check(app: &App, request: &Request) -> Result<(), ApiError> {
     if *request.method() == Method::PUT && request.uri().path().starts_with(route::FILES) {
         // The row that names the file bounds it.
-        return next.run(request).await;
+        return Ok(());
     }
-    let (limit, setting) = if is_form(&request) {
+    let Some(length) = content_length(request) else { return Ok(()) };
+    let (limit, setting) = if is_form(request) {
         (app.limits.upload(), "MAX_UPLOAD_BYTES")
     } else {
         (app.limits.body(), "MAX_BODY_BYTES")
     };
-    if content_length(&request).is_some_and(|length| length > limit as u64) {
-        let message = format!("the request body is larger than this server takes ({setting}): send less at once");
-        return ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, message).into_response();
+    if length <= limit as u64 {
+        return Ok(());
     }
-    next.run(request).await
+    let message = format!("the request body is larger than this server takes ({setting}): send less at once");
+    Err(ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, message))
 }
 
-/// Reads what a handler left of the body, or ends the connection after the answer.
-pub async fn finish(request: Request, next: Next) -> Response {
+/// Lends a request's body to its handler; [`Loan::settle`] looks after what the handler leaves of it. `None` where the next
+/// request does not wait behind this one's body.
+pub fn lend(request: Request) -> (Request, Option<Loan>) {
     if request.version() > Version::HTTP_11 || request.body().is_end_stream() {
-        return next.run(request).await;
+        return (request, None);
     }
-    // Who asks before sending its body has sent none of it until it is read.
-    let waits = request.headers().contains_key(header::EXPECT);
-    let length = content_length(&request);
     let left = Arc::new(Mutex::new(None));
-    let lend = |body: Body| Lent { body: Some(body.into_data_stream()), bytes: 0, left: Arc::clone(&left) };
-    let request = request.map(|body| Body::from_stream(lend(body)));
-    let mut response = next.run(request).await;
-    let rest = left.lock().unwrap_or_else(PoisonError::into_inner).take();
-    if let Some(Rest { body, bytes }) = rest {
-        let is_long = length.is_some_and(|length| length.saturating_sub(bytes as u64) > MAX_REST_BYTES as u64);
-        if is_long || (waits && bytes == 0) || !drained(body).await {
+    let waits = request.headers().contains_key(header::EXPECT);
+    let loan = Loan { waits, length: content_length(&request), left: Arc::clone(&left) };
+    let lent = |body: Body| Lent { body: Some(body.into_data_stream()), bytes: 0, left };
+    (request.map(|body| Body::from_stream(lent(body))), Some(loan))
+}
+
+/// A body that a handler has.
+pub struct Loan {
+    /// Who asks before sending its body has sent none of it until it is read.
+    waits: bool,
+    /// How long it is by its own account.
+    length: Option<u64>,
+    left: Arc<Mutex<Option<Rest>>>,
+}
+
+impl Loan {
+    /// Reads what a handler left of the body, or ends the connection after the answer.
+    pub async fn settle(self, response: &mut Response) {
+        let rest = self.left.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(Rest { body, bytes }) = rest else { return };
+        let is_long = self.length.is_some_and(|length| length.saturating_sub(bytes as u64) > MAX_REST_BYTES as u64);
+        if is_long || (self.waits && bytes == 0) || !drained(body).await {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
     }
-    response
 }
 
 fn content_length(request: &Request) -> Option<u64> {

@@ -8,7 +8,6 @@ use axum::body::Body;
 use axum::extract::Request;
 use axum::http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
-use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use super::error::ApiError;
@@ -25,25 +24,22 @@ const VARIES: &str = "authorization, x-api-key, x-dbname";
 /// Hex digits of a tag: 128 bits.
 const TAG_DIGITS: usize = 32;
 
-/// Gives every answer that says nothing of caches a word on them.
-pub async fn keep_private(request: Request, next: Next) -> Response {
-    let is_read = is_read(request.method());
-    let mut response = next.run(request).await;
+/// Gives an answer to `method` that says nothing of caches a word on them.
+pub fn keep_private(method: &Method, response: &mut Response) {
     let headers = response.headers_mut();
     if !headers.contains_key(CACHE_CONTROL) {
-        headers.insert(CACHE_CONTROL, HeaderValue::from_static(if is_read { REVALIDATE } else { NEVER }));
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static(if is_read(method) { REVALIDATE } else { NEVER }));
         headers.append(VARY, HeaderValue::from_static(VARIES));
     }
-    response
+}
+
+/// The tags that a caller has an answer of, if its request may be answered by one.
+pub fn known(request: &Request) -> Option<Vec<HeaderValue>> {
+    is_read(request.method()).then(|| request.headers().get_all(IF_NONE_MATCH).iter().cloned().collect())
 }
 
 /// Tags what a read answers in JSON, or answers that the caller has it.
-pub async fn tag(request: Request, next: Next) -> Response {
-    if !is_read(request.method()) {
-        return next.run(request).await;
-    }
-    let known: Vec<HeaderValue> = request.headers().get_all(IF_NONE_MATCH).iter().cloned().collect();
-    let response = next.run(request).await;
+pub async fn tag(known: &[HeaderValue], response: Response) -> Response {
     if response.status() != StatusCode::OK || !is_json(response.headers()) {
         return response;
     }

@@ -8,6 +8,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 
 use crate::store::error::{FieldError, StoreError};
+use crate::trace;
 
 /// Seconds after which a refused caller may try again.
 const RETRY_AFTER_SECONDS: u64 = 1;
@@ -105,16 +106,16 @@ impl From<StoreError> for ApiError {
             | StoreError::Busy
             | StoreError::Changed => StatusCode::SERVICE_UNAVAILABLE,
             StoreError::Damaged(_) => {
-                tracing::error!(error = error.describe(), "a request failed");
+                tracing::error!(request = trace::asked(), error = error.describe(), "a request failed");
                 StatusCode::SERVICE_UNAVAILABLE
             }
             StoreError::Catalogue(_) => {
-                tracing::error!(error = error.describe(), "a request failed");
+                tracing::error!(request = trace::asked(), error = error.describe(), "a request failed");
                 StatusCode::INTERNAL_SERVER_ERROR
             }
             StoreError::DiskFull | StoreError::NoRoom { .. } => StatusCode::INSUFFICIENT_STORAGE,
             StoreError::Log(_) | StoreError::Directory(_) | StoreError::File(_) | StoreError::Sqlite(_) => {
-                tracing::error!(error = error.describe(), "a request failed");
+                tracing::error!(request = trace::asked(), error = error.describe(), "a request failed");
                 return Self::new(StatusCode::INTERNAL_SERVER_ERROR, "the server could not do this; its log says why");
             }
         };

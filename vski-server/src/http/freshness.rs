@@ -8,6 +8,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use vski_replication::clock;
 
+use super::caching;
 use super::error::ApiError;
 use super::extract::DbName;
 use super::position::{self, Wanted, WritePosition};
@@ -17,11 +18,26 @@ use crate::replication::arrival::{self, Arrival};
 
 /// Lets a read through, or answers it.
 pub async fn gate(State(app): State<App>, request: Request, next: Next) -> Response {
-    let (mut parts, body) = request.into_parts();
-    match check(&app, &mut parts).await {
-        Ok(()) => next.run(Request::from_parts(parts, body)).await,
+    match passed(&app, request).await {
+        Ok(request) => next.run(request).await,
         Err(refusal) => refusal,
     }
+}
+
+/// The same for a read that answers in JSON: its answer gets a tag.
+pub async fn tagged(State(app): State<App>, request: Request, next: Next) -> Response {
+    let request = match passed(&app, request).await {
+        Ok(request) => request,
+        Err(refusal) => return refusal,
+    };
+    let Some(known) = caching::known(&request) else { return next.run(request).await };
+    caching::tag(&known, next.run(request).await).await
+}
+
+async fn passed(app: &App, request: Request) -> Result<Request, Response> {
+    let (mut parts, body) = request.into_parts();
+    check(app, &mut parts).await?;
+    Ok(Request::from_parts(parts, body))
 }
 
 async fn check(app: &App, parts: &mut Parts) -> Result<(), Response> {

@@ -5,17 +5,19 @@ use std::time::Instant;
 
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
-use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
+use axum::http::{HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use tracing::{Instrument, field};
+use tracing::{Instrument, Span, field};
 use vski_replication::names::header;
 use vski_replication::node::Role;
 use vski_replication::{clock, digest};
+use vski_sync_agent::telemetry;
 
 use super::error::ApiError;
+use super::{bodies, caching};
 use crate::app::{App, Databases};
-use crate::trace;
+use crate::trace::{self, Asked};
 
 /// Longest text of a refusal that is passed on, bytes.
 const MAX_REFUSAL_BYTES: usize = 4096;
@@ -23,13 +25,33 @@ const MAX_REFUSAL_BYTES: usize = 4096;
 /// The specification's answer to a write on a replica, to the letter.
 const READ_ONLY: &str = r#"{"error": "replica is read-only", "code": 403}"#;
 
-/// Counts a request and gives it a span, which goes to the OTLP collector if there is one.
+/// Counts a request and gives it a span, which goes to the OTLP collector if there is one. Every response says which node it
+/// came from, errors and preflights included.
 pub async fn observe(State(app): State<App>, request: Request, next: Next) -> Response {
     let started = Instant::now();
-    let method = request.method().clone();
-    let matched = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
-    let route = matched.unwrap_or_else(|| "unmatched".to_owned());
-    let span = tracing::info_span!(
+    let method = known_method(request.method());
+    let matched = request.extensions().get::<MatchedPath>().cloned();
+    let route = matched.as_ref().map_or("unmatched", MatchedPath::as_str);
+    let span = span(&request, route);
+    let trace = trace::of_request(&span, request.headers());
+    let response = trace::scope(trace, Asked::of(&request), next.run(request));
+    let mut response =
+        if span.is_disabled() { response.await } else { response.instrument(span.clone()).await };
+    let status = response.status();
+    span.record("http.response.status_code", status.as_u16());
+    app.metrics.http_requests.with_label_values(&[method, route, status.as_str()]).inc();
+    app.metrics.http_seconds.with_label_values(&[route]).observe(started.elapsed().as_secs_f64());
+    response.headers_mut().extend(app.identity.headers.iter().cloned());
+    response
+}
+
+/// A span for traces; none where nobody would see it, since it costs a request more than reading a record does.
+fn span(request: &Request, route: &str) -> Span {
+    if !telemetry::is_exporting() {
+        return Span::none();
+    }
+    let method = request.method();
+    tracing::info_span!(
         "http request",
         otel.name = format!("{method} {route}"),
         otel.kind = "server",
@@ -37,20 +59,47 @@ pub async fn observe(State(app): State<App>, request: Request, next: Next) -> Re
         http.route = route,
         url.path = request.uri().path(),
         http.response.status_code = field::Empty,
-    );
-    let trace = trace::of_request(&span, request.headers());
-    let response = trace::scope(trace, next.run(request)).instrument(span.clone()).await;
-    let status = response.status();
-    span.record("http.response.status_code", status.as_u16());
-    let known = matches!(method.as_str(), "GET" | "HEAD" | "POST" | "PUT" | "PATCH" | "DELETE" | "OPTIONS");
-    let method = if known { method.as_str() } else { "other" };
-    app.metrics.http_requests.with_label_values(&[method, &route, status.as_str()]).inc();
-    app.metrics.http_seconds.with_label_values(&[&route]).observe(started.elapsed().as_secs_f64());
+    )
+}
+
+/// As metrics call it: a caller may send any word.
+fn known_method(method: &Method) -> &'static str {
+    const KNOWN: [Method; 7] =
+        [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS];
+    const NAMES: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+    KNOWN.iter().position(|known| known == method).map_or("other", |at| NAMES[at])
+}
+
+/// A request from the door to its handler, and its response back, in the order in which it happens.
+pub async fn admit(State(app): State<App>, request: Request, next: Next) -> Response {
+    let method = request.method().clone();
+    let sealed = method == Method::GET && request.uri().path().starts_with("/api/replica/");
+    let (request, loan) = bodies::lend(request);
+    let mut response = match refusal(&app, &request) {
+        Some(refusal) => refusal,
+        None => envelope(in_time(&app, request, next).await).await,
+    };
+    if sealed {
+        response = seal(response).await;
+    }
+    if let Some(loan) = loan {
+        loan.settle(&mut response).await;
+    }
+    caching::keep_private(&method, &mut response);
     response
 }
 
+/// On a replica a write is refused before authentication, body and path are looked at (the specification's text).
+fn refusal(app: &App, request: &Request) -> Option<Response> {
+    if app.identity.role == Role::Replica && is_refused(request.method(), request.uri().path()) {
+        let json = [(CONTENT_TYPE, "application/json")];
+        return Some((StatusCode::FORBIDDEN, json, READ_ONLY).into_response());
+    }
+    bodies::check(app, request).err().map(IntoResponse::into_response)
+}
+
 /// Ends a request that takes too long. What replicas ask waits on purpose, and a manual migration takes what it takes.
-pub async fn in_time(State(app): State<App>, request: Request, next: Next) -> Response {
+async fn in_time(app: &App, request: Request, next: Next) -> Response {
     let path = request.uri().path();
     if path.starts_with("/api/replica/") || path == "/api/sql" {
         return next.run(request).await;
@@ -66,8 +115,7 @@ pub async fn in_time(State(app): State<App>, request: Request, next: Next) -> Re
 }
 
 /// Refusals that are not ours (a path that is no text, a range that cannot be served) get our envelope too.
-pub async fn envelope(request: Request, next: Next) -> Response {
-    let response = next.run(request).await;
+async fn envelope(response: Response) -> Response {
     let status = response.status();
     if !(status.is_client_error() || status.is_server_error()) || is_json(&response) {
         return response;
@@ -87,24 +135,6 @@ fn is_json(response: &Response) -> bool {
     response.headers().get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"))
 }
 
-/// Every response says which node it came from, errors and preflights included.
-pub async fn identify(State(app): State<App>, request: Request, next: Next) -> Response {
-    let mut response = next.run(request).await;
-    let identity = &app.identity;
-    let mut set = |name: &'static str, value: &str| {
-        // An address from the operator may hold what no header can; then it is left out.
-        if let Ok(value) = HeaderValue::from_str(value) {
-            response.headers_mut().insert(HeaderName::from_static(name), value);
-        }
-    };
-    set(header::REPLICA_MODE, identity.role.name());
-    set(header::REPLICA_ID, &identity.id);
-    if let Some(master) = &identity.master_url {
-        set(header::MASTER_URL, master);
-    }
-    response
-}
-
 /// Tells the caller what this node's clock showed when it was asked and when it answered, so that both can be compared.
 pub async fn tell_time(request: Request, next: Next) -> Response {
     let asked_ms = clock::now_ms();
@@ -117,10 +147,8 @@ pub async fn tell_time(request: Request, next: Next) -> Response {
 }
 
 /// Says what the bytes of a JSON answer to a replica hash to: of all that a master tells, these have no hash of their own.
-pub async fn seal(request: Request, next: Next) -> Response {
-    let sealed = request.method() == Method::GET && request.uri().path().starts_with("/api/replica/");
-    let response = next.run(request).await;
-    if !sealed || !is_json(&response) {
+async fn seal(response: Response) -> Response {
+    if !is_json(&response) {
         return response;
     }
     let (mut parts, body) = response.into_parts();
@@ -148,15 +176,6 @@ pub async fn tell_path(State(app): State<App>, request: Request, next: Next) -> 
     response
 }
 
-/// On a replica a write is refused before authentication, body and path are looked at (the specification's text).
-pub async fn read_only(State(app): State<App>, request: Request, next: Next) -> Response {
-    if app.identity.role == Role::Replica && is_refused(request.method(), request.uri().path()) {
-        let json = [(CONTENT_TYPE, "application/json")];
-        return (StatusCode::FORBIDDEN, json, READ_ONLY).into_response();
-    }
-    next.run(request).await
-}
-
 /// Whether a replica refuses this request.
 pub fn is_refused(method: &Method, path: &str) -> bool {
     is_write(method) && !is_allowed(path)
@@ -177,32 +196,19 @@ fn is_allowed(path: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use axum::body::Body;
-    use axum::routing::get;
-    use axum::{Json, Router, middleware};
-    use tower::ServiceExt;
+    use axum::Json;
 
     use super::*;
 
     #[tokio::test]
     async fn a_json_answer_to_a_replica_carries_the_digest_of_its_bytes() {
-        let list = || async { (StatusCode::CONFLICT, Json(["a", "b"])) };
-        let router = Router::new()
-            .route("/api/replica/status", get(list))
-            .route("/api/collections", get(list))
-            .route("/api/replica/snapshot/1", get(|| async { "bytes" }))
-            .layer(middleware::from_fn(seal));
-        for (path, expected) in [
-            ("/api/replica/status", Some(digest::of(br#"["a","b"]"#))),
-            ("/api/collections", None),
-            ("/api/replica/snapshot/1", None),
-        ] {
-            let request = Request::builder().uri(path).body(Body::empty()).unwrap();
-            let response = router.clone().oneshot(request).await.unwrap();
-            let told = response.headers().get(header::DIGEST).map(|value| value.to_str().unwrap().to_owned());
-            assert_eq!(told, expected, "{path}");
-            let body = axum::body::to_bytes(response.into_body(), 100).await.unwrap();
-            assert!(expected.is_none_or(|expected| digest::matches(expected.as_bytes(), &body)), "{path}");
+        let json = (StatusCode::CONFLICT, Json(["a", "b"])).into_response();
+        for (answer, expected) in [(json, Some(digest::of(br#"["a","b"]"#))), ("bytes".into_response(), None)] {
+            let sealed = seal(answer).await;
+            let told = sealed.headers().get(header::DIGEST).map(|value| value.to_str().unwrap().to_owned());
+            assert_eq!(told, expected);
+            let body = axum::body::to_bytes(sealed.into_body(), 100).await.unwrap();
+            assert!(expected.is_none_or(|expected| digest::matches(expected.as_bytes(), &body)));
         }
     }
 

@@ -61,6 +61,9 @@ mod extract;
 /// A request as rules and filters see it.
 mod asked;
 
+/// Answers in JSON that are text already.
+mod json;
+
 /// The states that handlers run in.
 pub mod state;
 
@@ -136,30 +139,24 @@ fn source_routes(state: SourceState) -> OpenApiRouter {
 
 /// What both roles answer from their own files.
 fn read_routes(app: &App) -> OpenApiRouter {
-    let gate = || middleware::from_fn_with_state(app.clone(), freshness::gate);
     let rows = OpenApiRouter::new().merge(collections::read_router()).merge(records::read_router());
-    let rows = rows.route_layer((gate(), compression::layer(), middleware::from_fn(caching::tag)));
+    let tagged = middleware::from_fn_with_state(app.clone(), freshness::tagged);
+    let rows = rows.route_layer((compression::layer(), tagged));
     // Files have tags of their own, and are sent as they are.
-    let data = rows.merge(files::read_router().route_layer(gate()));
+    let gate = middleware::from_fn_with_state(app.clone(), freshness::gate);
+    let data = rows.merge(files::read_router().route_layer(gate));
     let others =
         OpenApiRouter::new().merge(health::router()).merge(databases::read_router()).merge(auth::read_router());
     others.layer(compression::layer()).merge(data).with_state(app.clone())
 }
 
-/// The layers from the outside in: the first one sees a request first and its response last. One stack, because a router boxes
-/// a route again for every layer by itself, and copies all of those boxes in each of them for each request.
+/// The layers from the outside in: the first one sees a request first and its response last. They are few, because each of them
+/// costs some boxes and a copy of all within for each request: what can stand in one function does.
 fn with_layers(routes: OpenApiRouter, app: App) -> Router {
     openapi::described(routes, app.identity.role).fallback(no_route).method_not_allowed_fallback(no_method).layer((
         middleware::from_fn_with_state(app.clone(), layers::observe),
-        middleware::from_fn_with_state(app.clone(), layers::identify),
         cors::layer(&app.cors_origins),
-        middleware::from_fn(caching::keep_private),
-        middleware::from_fn(bodies::finish),
-        middleware::from_fn_with_state(app.clone(), layers::read_only),
-        middleware::from_fn(layers::seal),
-        middleware::from_fn(layers::envelope),
-        middleware::from_fn_with_state(app.clone(), bodies::fits),
-        middleware::from_fn_with_state(app.clone(), layers::in_time),
+        middleware::from_fn_with_state(app.clone(), layers::admit),
         DefaultBodyLimit::max(app.limits.body()),
     ))
 }

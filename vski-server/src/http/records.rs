@@ -17,6 +17,7 @@ use super::auth::caller::ClientAddress;
 use super::auth::records::prove;
 use super::error::ApiError;
 use super::extract::{Caller, DbName, Params, RawBody, check_keys};
+use super::json::JsonText;
 use super::openapi::shapes::{Imported, Record, RecordPage};
 use super::position::Positioned;
 use super::record_body::RecordBody;
@@ -101,7 +102,7 @@ async fn list(
     DbName(db): DbName,
     Path(collection): Path<String>,
     Params(params): Params<ListParams>,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<JsonText, ApiError> {
     let (query, shape) = params.query(&app.limits)?;
     let reader = app.data(&db)?;
     let found = reader.read(move |conn| {
@@ -110,12 +111,21 @@ async fn list(
         lists::list(conn, asking, catalogue.get(&collection)?, &query, &shape)
     });
     let found = found.await?;
+    Ok(JsonText(page_text(&found)))
+}
+
+/// A page as it is sent.
+fn page_text(found: &lists::Page) -> Vec<u8> {
+    let lists::Page { page, per_page, total, items } = found;
     // PocketBase's answer where nothing was counted.
-    let total = found.total.map_or(json!(-1), |total| json!(total));
-    let pages = found.total.map_or(json!(-1), |total| json!(total.div_ceil(found.per_page)));
-    Ok(Json(json!({
-        "page": found.page, "perPage": found.per_page, "totalItems": total, "totalPages": pages, "items": found.items,
-    })))
+    let counted = |number: Option<u64>| number.map_or_else(|| "-1".to_owned(), |number| number.to_string());
+    let (total, pages) = (counted(*total), counted(total.map(|total| total.div_ceil(*per_page))));
+    let mut text = Vec::with_capacity(items.len() + 128);
+    let head = format!(r#"{{"page":{page},"perPage":{per_page},"totalItems":{total},"totalPages":{pages},"items":"#);
+    text.extend_from_slice(head.as_bytes());
+    text.extend_from_slice(items);
+    text.push(b'}');
+    text
 }
 
 /// Shows a record.
@@ -126,7 +136,7 @@ async fn view(
     DbName(db): DbName,
     Path((collection, id)): Path<(String, String)>,
     Params(params): Params<ShapeParams>,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<JsonText, ApiError> {
     let shape = params.shape(&app)?;
     let reader = app.data(&db)?;
     let now = reader.now(|conn| {
@@ -135,14 +145,14 @@ async fn view(
         lists::look_up(conn, asking, catalogue.get(&collection)?, &id, &shape)
     });
     if let Some(found) = now? {
-        return Ok(Json(found));
+        return Ok(JsonText(found));
     }
     let found = reader.read(move |conn| {
         let catalogue = Catalogue::load(conn)?;
         let asking = Asking { catalogue: &catalogue, request: &request };
         lists::view(conn, asking, catalogue.get(&collection)?, &id, &shape)
     });
-    Ok(Json(found.await?))
+    Ok(JsonText(found.await?))
 }
 
 /// Makes a record.

@@ -7,7 +7,7 @@ use crate::config::FilterLimits;
 use crate::filter::{self, Condition, Scope, shows_email};
 use crate::store::collections::Collection;
 use crate::store::error::StoreError;
-use crate::store::records::{columns, on_table, to_json};
+use crate::store::records::{Shows, columns, missing, on_table, to_json, write_json};
 
 /// What a caller wants listed.
 #[derive(Clone, Debug)]
@@ -35,8 +35,8 @@ pub struct Page {
     pub per_page: u64,
     /// All records, unless the caller did not want them counted.
     pub total: Option<u64>,
-    /// This page's records.
-    pub items: Vec<Value>,
+    /// This page's records: a JSON array.
+    pub items: Vec<u8>,
 }
 
 /// Lists the records that the list rule shows and the filter wants.
@@ -59,23 +59,34 @@ pub fn list(
     let offset = (query.page - 1).saturating_mul(query.per_page);
     let bounds = [query.per_page, offset].map(|bound| Sql::Integer(i64::try_from(bound).unwrap_or(i64::MAX)));
     paged.params.extend(bounds);
-    let items = read(conn, asking, collection, &paged)?;
-    let items = expand::expand(conn, asking, collection, items, &shape.expand)?;
-    let items = items.into_iter().map(|item| shape.project(item)).collect();
+    let items = if shape.is_plain() {
+        array(conn, asking, collection, &paged)?
+    } else {
+        let items = read(conn, asking, collection, &paged)?;
+        let items = expand::expand(conn, asking, collection, items, &shape.expand)?;
+        text(&items.into_iter().map(|item| shape.project(item)).collect())
+    };
     Ok(Page { page: query.page, per_page: query.per_page, total, items })
 }
 
-/// One record that the view rule shows.
+/// One record that the view rule shows, as JSON text.
 pub fn view(
     conn: &Connection,
     asking: Asking<'_>,
     collection: &Collection,
     id: &str,
     shape: &Shape,
-) -> Result<Value, StoreError> {
+) -> Result<Vec<u8>, StoreError> {
     let rule = rules::condition(asking, collection, |rules| &rules.view_rule)?;
-    let record = one(conn, asking, collection, id, rule)?;
-    shaped(conn, asking, collection, record, shape)
+    let wanted = is_it(id, rule);
+    if shape.is_plain() {
+        let mut found = Vec::new();
+        let write = |row: &Row<'_>, shows: Shows| write_json(&mut found, collection, row, shows);
+        each(conn, asking, collection, &wanted, write)?;
+        return if found.is_empty() { Err(missing(collection, id)) } else { Ok(found) };
+    }
+    let record = one(conn, asking, collection, id, &wanted)?;
+    Ok(text(&shaped(conn, asking, collection, record, shape)?))
 }
 
 /// The same for [`Reader::now`](crate::store::reader::Reader::now): nothing where more than the one record is to be read, by
@@ -86,13 +97,13 @@ pub fn look_up(
     collection: &Collection,
     id: &str,
     shape: &Shape,
-) -> Result<Option<Value>, StoreError> {
-    let rule = rules::condition(asking, collection, |rules| &rules.view_rule)?;
+) -> Result<Option<Vec<u8>>, StoreError> {
     let reads_more = |rule: &Condition| rule.sql.to_ascii_uppercase().contains("SELECT");
+    let rule = rules::condition(asking, collection, |rules| &rules.view_rule)?;
     if collection.is_view() || shape.expands() || rule.as_ref().is_some_and(reads_more) {
         return Ok(None);
     }
-    Ok(Some(shape.project(one(conn, asking, collection, id, rule)?)))
+    view(conn, asking, collection, id, shape).map(Some)
 }
 
 /// A record that the caller has just written, whatever the view rule says.
@@ -103,7 +114,7 @@ pub fn written(
     id: &str,
     shape: &Shape,
 ) -> Result<Value, StoreError> {
-    let record = one(conn, asking, collection, id, None)?;
+    let record = one(conn, asking, collection, id, &is_it(id, None))?;
     shaped(conn, asking, collection, record, shape)
 }
 
@@ -119,17 +130,20 @@ pub fn shaped(
     Ok(records.pop().map(|record| shape.project(record)).unwrap_or_default())
 }
 
+/// The record with this id, if the rule shows it.
+fn is_it(id: &str, rule: Option<Condition>) -> Condition {
+    let is_it = Condition { sql: format!("{ALIAS}.id = ?"), params: vec![Sql::Text(id.to_owned())] };
+    Condition::all(std::iter::once(is_it).chain(rule).collect())
+}
+
 fn one(
     conn: &Connection,
     asking: Asking<'_>,
     collection: &Collection,
     id: &str,
-    rule: Option<Condition>,
+    wanted: &Condition,
 ) -> Result<Value, StoreError> {
-    let is_it = Condition { sql: format!("{ALIAS}.id = ?"), params: vec![Sql::Text(id.to_owned())] };
-    let wanted = Condition::all(std::iter::once(is_it).chain(rule).collect());
-    let found = read(conn, asking, collection, &wanted)?.pop();
-    found.ok_or_else(|| StoreError::NotFound(format!("collection {} has no record {id:?}", collection.name)))
+    read(conn, asking, collection, wanted)?.pop().ok_or_else(|| missing(collection, id))
 }
 
 fn conditions(asking: Asking<'_>, collection: &Collection, query: &ListQuery) -> Result<Condition, StoreError> {
@@ -160,25 +174,65 @@ pub(super) fn read(
     collection: &Collection,
     wanted: &Condition,
 ) -> Result<Vec<Value>, StoreError> {
-    let (mut params, mut shows) = (Vec::new(), "1".to_owned());
-    if collection.is_auth() && !asking.is_admin() {
-        let condition = shows_email(&asking.scope(collection), collection, ALIAS);
-        (shows, params) = (condition.sql, condition.params);
-    }
-    params.extend(wanted.params.iter().cloned());
-    let (columns, source) = (columns(collection), collection.source());
-    let sql = format!("SELECT {columns}, {shows} AS _shows FROM {source} AS {ALIAS} WHERE {}", wanted.sql);
-    let shown = |row: &Row<'_>| {
+    let mut records = Vec::new();
+    each(conn, asking, collection, wanted, |row, shows| {
         let mut record = to_json(collection, row)?;
-        if !asking.is_admin()
-            && let Value::Object(record) = &mut record
-        {
-            collection.hide(record);
-            if collection.is_auth() && !row.get::<_, bool>("_shows")? {
+        if let Value::Object(record) = &mut record {
+            if !shows.hidden {
+                collection.hide(record);
+            }
+            if !shows.email && collection.is_auth() {
                 record.shift_remove("email");
             }
         }
-        Ok(record)
-    };
-    on_table(conn, collection, &sql, |statement| statement.query_map(params_from_iter(params), shown)?.collect())
+        records.push(record);
+        Ok(())
+    })?;
+    Ok(records)
+}
+
+/// The same as the text of a JSON array.
+fn array(
+    conn: &Connection,
+    asking: Asking<'_>,
+    collection: &Collection,
+    wanted: &Condition,
+) -> Result<Vec<u8>, StoreError> {
+    let mut items = vec![b'['];
+    each(conn, asking, collection, wanted, |row, shows| {
+        if items.len() > 1 {
+            items.push(b',');
+        }
+        write_json(&mut items, collection, row, shows)
+    })?;
+    items.push(b']');
+    Ok(items)
+}
+
+/// Gives each row that satisfies `wanted` to `take`, and what this caller may see of it.
+fn each(
+    conn: &Connection,
+    asking: Asking<'_>,
+    collection: &Collection,
+    wanted: &Condition,
+    mut take: impl FnMut(&Row<'_>, Shows) -> rusqlite::Result<()>,
+) -> Result<(), StoreError> {
+    let hidden = asking.is_admin();
+    let condition = (collection.is_auth() && !hidden).then(|| shows_email(&asking.scope(collection), collection, ALIAS));
+    let (shows, mut params) = condition.map_or_else(|| ("1".to_owned(), Vec::new()), |found| (found.sql, found.params));
+    params.extend(wanted.params.iter().cloned());
+    let (columns, source) = (columns(collection), collection.source());
+    let sql = format!("SELECT {columns}, {shows} AS _shows FROM {source} AS {ALIAS} WHERE {}", wanted.sql);
+    on_table(conn, collection, &sql, |statement| {
+        let shows_at = statement.column_count() - 1;
+        let mut rows = statement.query(params_from_iter(params))?;
+        while let Some(row) = rows.next()? {
+            take(row, Shows { hidden, email: row.get(shows_at)? })?;
+        }
+        Ok(())
+    })
+}
+
+fn text(value: &Value) -> Vec<u8> {
+    value.to_string().into_bytes()
 }

@@ -87,6 +87,12 @@ impl Shape {
         self.expand != Expansion::default()
     }
 
+    /// Whether a record is sent as it is read.
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        self.fields.is_none() && !self.expands()
+    }
+
     /// Keeps the wanted fields of records that were expanded.
     #[must_use]
     pub fn project(&self, record: Value) -> Value {

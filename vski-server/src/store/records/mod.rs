@@ -27,6 +27,9 @@ mod delete;
 /// Passwords on their way to being hashes.
 mod secrets;
 
+/// Rows as the JSON text that is sent.
+mod text;
+
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
@@ -39,6 +42,7 @@ pub use self::check::{NewRecord, check};
 pub use self::create::{create, insert};
 pub use self::delete::{Deleted, delete, truncate};
 pub use self::secrets::{Secrets, hash_passwords};
+pub use self::text::{Shows, write_json};
 pub use self::update::update;
 use super::collections::{Catalogue, Collection, rows};
 use super::error::StoreError;
@@ -127,12 +131,11 @@ fn failed(views: &[&Collection], cause: &rusqlite::Error) -> StoreError {
     StoreError::View { name, reason }
 }
 
-/// The columns of a record under the alias `r`, in the order that [`to_json`] reads: `id`, `created` and `updated` unless it
+/// The columns of a record under the alias `r`, in the order that [`to_json`] and [`write_json`] read: `id`, `created` and `updated` unless it
 /// is a view's, then the fields that anybody may see.
 #[must_use]
 pub fn columns(collection: &Collection) -> String {
-    let system: &[&str] = if collection.is_view() { &["id"] } else { &["id", "created", "updated"] };
-    let system = system.iter().map(|name| format!("r.{name}"));
+    let system = system(collection).iter().map(|name| format!("r.{name}"));
     let fields = shown(collection).map(|field| format!("r.{}", quote_name(field.column_name())));
     system.chain(fields).collect::<Vec<_>>().join(", ")
 }
@@ -142,7 +145,7 @@ pub fn to_json(collection: &Collection, row: &Row<'_>) -> rusqlite::Result<Value
     let mut record = Map::new();
     record.insert("collectionId".into(), collection.id.as_str().into());
     record.insert("collectionName".into(), collection.name.as_str().into());
-    let system: &[&str] = if collection.is_view() { &["id"] } else { &["id", "created", "updated"] };
+    let system = system(collection);
     for (at, name) in system.iter().enumerate() {
         record.insert((*name).to_owned(), text(row, at)?.into());
     }
@@ -150,6 +153,11 @@ pub fn to_json(collection: &Collection, row: &Row<'_>) -> rusqlite::Result<Value
         record.insert(field.name.clone(), Field::to_json(field, row.get_ref(system.len() + at)?));
     }
     Ok(Value::Object(record))
+}
+
+/// Columns that every row has.
+fn system(collection: &Collection) -> &'static [&'static str] {
+    if collection.is_view() { &["id"] } else { &["id", "created", "updated"] }
 }
 
 /// A view's id may be a number.
@@ -167,6 +175,7 @@ fn shown(collection: &Collection) -> impl Iterator<Item = &Field> {
     collection.visible().filter(|field| !field.is_secret())
 }
 
-fn missing(collection: &Collection, id: &str) -> StoreError {
+/// The error of a look-up that found nothing.
+pub(super) fn missing(collection: &Collection, id: &str) -> StoreError {
     StoreError::NotFound(format!("collection {} has no record {id:?}", collection.name))
 }
