@@ -21,18 +21,43 @@ pub struct Case {
     pub query: &'static str,
 }
 
-/// Measures `cases` on `systems` with tables of `rows` rows.
-pub fn measure(report: &mut Report, options: &Options, systems: &[Kind], rows: u64, cases: &[Case]) -> Result<()> {
-    let place = Cluster::new()?;
-    let prepare = |kind: &Kind| {
-        System::prepare(*kind, rows, place.path(), &options.tools).with_context(|| format!("prepare {}", kind.name()))
-    };
-    let mut systems = systems.iter().map(prepare).collect::<Result<Vec<_>>>()?;
-    for round in 1..=options.rounds {
-        for system in &systems {
+/// Systems with tables of the same rows, and the directory that holds them.
+pub struct Prepared {
+    systems: Vec<System>,
+    _place: Cluster,
+}
+
+impl Prepared {
+    /// Prepares each of `kinds`.
+    pub fn new(options: &Options, kinds: &[Kind], rows: u64) -> Result<Self> {
+        let place = Cluster::new()?;
+        let prepare = |kind: &Kind| {
+            let prepared = System::prepare(*kind, rows, place.path(), &options.tools);
+            prepared.with_context(|| format!("prepare {}", kind.name()))
+        };
+        Ok(Self { systems: kinds.iter().map(prepare).collect::<Result<_>>()?, _place: place })
+    }
+
+    /// The one of this kind.
+    pub fn system(&self, kind: Kind) -> Option<&System> {
+        self.systems.iter().find(|system| system.kind == kind)
+    }
+
+    /// Measures all of them once, in turn; the next round begins with the other end.
+    pub fn round(&mut self, report: &mut Report, options: &Options, cases: &[Case]) -> Result<()> {
+        for system in &self.systems {
             run(report, options, system, cases).with_context(|| system.kind.name())?;
         }
-        systems.reverse();
+        self.systems.reverse();
+        Ok(())
+    }
+}
+
+/// Measures `cases` on `systems` with tables of `rows` rows.
+pub fn measure(report: &mut Report, options: &Options, systems: &[Kind], rows: u64, cases: &[Case]) -> Result<()> {
+    let mut prepared = Prepared::new(options, systems, rows)?;
+    for round in 1..=options.rounds {
+        prepared.round(report, options, cases)?;
         eprintln!("{}: round {round} of {}", report.work, options.rounds);
     }
     Ok(())

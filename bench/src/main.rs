@@ -15,6 +15,9 @@ mod http;
 /// What is measured: how it is prepared, started and stopped.
 mod system;
 
+/// SQLite's own statements, without a server around them.
+mod statements;
+
 /// A master and a replica.
 mod pair;
 

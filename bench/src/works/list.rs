@@ -1,31 +1,55 @@
-use anyhow::Result;
+use anyhow::{Context, Result};
 
-use crate::http::{self, Case};
+use crate::http::{self, Case, Prepared};
 use crate::options::Options;
 use crate::report::{Bound, Report, metric};
 use crate::system::Kind;
-use crate::wrk;
+use crate::{statements, wrk};
 
 /// Rows of the table, of which nine in ten pass the filter.
 const ROWS: u64 = 10_000;
 
-/// An order with an index and one without; each with totals and without.
-const QUERIES: [(&str, &str); 4] = [
-    ("unindexed", "page=1&perPage=30&filter=(views%3E100)&sort=-title"),
-    ("unindexed, no totals", "page=1&perPage=30&filter=(views%3E100)&sort=-title&skipTotal=1"),
-    ("indexed", "page=1&perPage=30&filter=(views%3E100)&sort=-created"),
-    ("indexed, no totals", "page=1&perPage=30&filter=(views%3E100)&sort=-created&skipTotal=1"),
+/// An order with an index and one without; each with totals and without. The query of each, and the statements that answer it.
+const QUERIES: [(&str, &str, &[&str]); 4] = [
+    ("unindexed", "page=1&perPage=30&filter=(views%3E100)&sort=-title", &[COUNT, BY_TITLE]),
+    ("unindexed, no totals", "page=1&perPage=30&filter=(views%3E100)&sort=-title&skipTotal=1", &[BY_TITLE]),
+    ("indexed", "page=1&perPage=30&filter=(views%3E100)&sort=-created", &[COUNT, BY_CREATED]),
+    ("indexed, no totals", "page=1&perPage=30&filter=(views%3E100)&sort=-created&skipTotal=1", &[BY_CREATED]),
 ];
+
+const COUNT: &str = "SELECT count(*) FROM posts WHERE views > 100";
+const BY_TITLE: &str = "SELECT * FROM posts WHERE views > 100 ORDER BY title DESC, id LIMIT 30";
+const BY_CREATED: &str = "SELECT * FROM posts WHERE views > 100 ORDER BY created DESC, id LIMIT 30";
+
+/// SQLite without a server.
+const ALONE: &str = "SQLite alone";
 
 /// Measures it.
 pub fn run(options: &Options) -> Result<Report> {
     let mut report = Report::new("list", "page 1 of 30 of 10,000 records, filter views > 100, c=16");
-    let cases =
-        QUERIES.map(|(name, query)| Case { name: name.to_owned(), kind: wrk::Kind::List, connections: 16, query });
-    http::measure(&mut report, options, &[Kind::Vski, Kind::PocketBase], ROWS, &cases)?;
+    let case = |(name, query, _): (&str, &'static str, _)| Case {
+        name: name.to_owned(),
+        kind: wrk::Kind::List,
+        connections: 16,
+        query,
+    };
+    let cases = QUERIES.map(case);
+    let mut prepared = Prepared::new(options, &[Kind::Vski, Kind::PocketBase], ROWS)?;
+    for round in 1..=options.rounds {
+        prepared.round(&mut report, options, &cases)?;
+        let file = prepared.system(Kind::Vski).context("it was prepared")?.template_file();
+        for (name, _, statements) in QUERIES {
+            report.add(name, ALONE, metric::RATE, statements::rate(&file, statements, options.seconds)?);
+        }
+        eprintln!("{}: round {round} of {}", report.work, options.rounds);
+    }
     http::notes(&mut report);
     report.note("Indexed: sort=-created. Unindexed: sort=-title. Neither system has an index on `views`.");
-    for (name, _) in QUERIES {
+    report.note(
+        "SQLite alone: the same statements on a connection for each core, in the bench itself, without HTTP and JSON. Nobody \
+         writes meanwhile: VSKI counts once and keeps the total until somebody commits; SQLite alone counts each time.",
+    );
+    for (name, ..) in QUERIES {
         report.beside(name, metric::RATE, "PocketBase", Bound::AtLeast(8.0));
         report.beside(name, metric::MEMORY, "PocketBase", Bound::AtMost(0.2));
     }

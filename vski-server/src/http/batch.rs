@@ -11,11 +11,10 @@ pub(super) mod gate;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::{Query, State};
 use axum::http::Uri;
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -24,6 +23,7 @@ use super::asked::Asked;
 use super::auth::caller::ClientAddress;
 use super::error::ApiError;
 use super::extract::DbName;
+use super::json::JsonText;
 use super::openapi::shapes::BatchAnswer;
 use super::position::Positioned;
 use super::record_body::{BatchBody, RecordBody};
@@ -75,7 +75,7 @@ async fn batch(
     Asked(request): Asked,
     DbName(db): DbName,
     body: BatchBody,
-) -> Result<Positioned<Json<Value>>, ApiError> {
+) -> Result<Positioned<JsonText>, ApiError> {
     let BatchBody { value, uploads, bytes } = body;
     let database = master.database(&db)?;
     let parsed = actions(&request, &db, value, &app.limits).and_then(|made| Ok((places(&uploads, made.len())?, made)));
@@ -113,7 +113,7 @@ async fn batch(
             for (action, record) in actions.into_iter().zip(records) {
                 value.push(shaped(&database.reader.data(app.limits.read_time), action, record).await?);
             }
-            Ok(Positioned::new(&db, Written { value, head }, |records| Json(answers(records))))
+            Ok(Positioned::new(&db, Written { value, head }, |records| JsonText(answers(&records))))
         }
         Err(error) => {
             actions.iter().for_each(|action| RecordBody::discard(&action.uploads));
@@ -122,12 +122,18 @@ async fn batch(
     }
 }
 
-fn answers(records: Vec<Option<Value>>) -> Value {
-    let answer = |record: Option<Value>| match record {
-        Some(record) => json!({ "status": 200, "body": record }),
-        None => json!({ "status": 204, "body": null }),
-    };
-    records.into_iter().map(answer).collect()
+/// The answers in the order of the requests, with the records that are text already.
+fn answers(records: &[Option<Vec<u8>>]) -> Vec<u8> {
+    let mut text = vec![b'['];
+    for (at, record) in records.iter().enumerate() {
+        if at > 0 {
+            text.push(b',');
+        }
+        let (status, body): (&[u8], &[u8]) = record.as_ref().map_or((b"204", b"null"), |record| (b"200", record));
+        [b"{\"status\":", status, b",\"body\":", body, b"}"].iter().for_each(|part| text.extend_from_slice(part));
+    }
+    text.push(b']');
+    text
 }
 
 /// What the requests ask for.

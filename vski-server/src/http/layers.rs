@@ -35,8 +35,7 @@ pub async fn observe(State(app): State<App>, request: Request, next: Next) -> Re
     let span = span(&request, route);
     let trace = trace::of_request(&span, request.headers());
     let response = trace::scope(trace, Asked::of(&request), next.run(request));
-    let mut response =
-        if span.is_disabled() { response.await } else { response.instrument(span.clone()).await };
+    let mut response = if span.is_disabled() { response.await } else { response.instrument(span.clone()).await };
     let status = response.status();
     span.record("http.response.status_code", status.as_u16());
     app.metrics.http_requests.with_label_values(&[method, route, status.as_str()]).inc();

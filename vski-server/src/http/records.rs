@@ -30,7 +30,7 @@ use crate::store::database::Database;
 use crate::store::error::StoreError;
 use crate::store::import;
 use crate::store::master::Master;
-use crate::store::query::list::{self as lists, ListQuery};
+use crate::store::query::list::{self as lists, Found, ListQuery};
 use crate::store::query::write::Made;
 use crate::store::query::{Asking, Shape, write};
 use crate::store::reader::Reader;
@@ -172,7 +172,7 @@ async fn create(
     Path(collection): Path<String>,
     Params(params): Params<ShapeParams>,
     body: RecordBody,
-) -> Result<Positioned<Json<Value>>, ApiError> {
+) -> Result<Positioned<JsonText>, ApiError> {
     let action = Action::new(Verb::Create, &collection, request, params.shape(&app)?);
     change(&app, &master, address, &db, action, body).await
 }
@@ -194,7 +194,7 @@ async fn update(
     Path((collection, id)): Path<(String, String)>,
     Params(params): Params<ShapeParams>,
     body: RecordBody,
-) -> Result<Positioned<Json<Value>>, ApiError> {
+) -> Result<Positioned<JsonText>, ApiError> {
     let action = Action::new(Verb::Update(id), &collection, request, params.shape(&app)?);
     change(&app, &master, address, &db, action, body).await
 }
@@ -207,7 +207,7 @@ async fn change(
     db: &str,
     mut action: Action,
     body: RecordBody,
-) -> Result<Positioned<Json<Value>>, ApiError> {
+) -> Result<Positioned<JsonText>, ApiError> {
     let RecordBody { value, uploads, bytes } = body;
     let database = master.database(db)?;
     action.request.body = value;
@@ -228,7 +228,7 @@ async fn change(
     match database.writer.rows(bytes, move |conn| again.run(conn)).await {
         Ok(Written { value, head }) => {
             let value = shaped(&database.reader.data(app.limits.read_time), action, value).await?;
-            Ok(Positioned::new(db, Written { value, head }, |record| Json(record.unwrap_or_default())))
+            Ok(Positioned::new(db, Written { value, head }, |record| JsonText(record.unwrap_or_default())))
         }
         Err(error) => {
             RecordBody::discard(&uploads);
@@ -248,17 +248,21 @@ pub async fn secrets(app: &App, address: IpAddr, database: &Database, action: &A
     Ok(secrets)
 }
 
-/// A record that was written, in its shape; without other records if there is no time to read them. Other records are read here and not on the writer's thread, for which others wait.
-pub async fn shaped(reader: &Reader, action: Arc<Action>, made: Option<Made>) -> Result<Option<Value>, StoreError> {
+/// A record that was written, in its shape, as text; without other records if there is no time to read them. Other records are
+/// read here and not on the writer's thread, for which others wait.
+pub async fn shaped(reader: &Reader, action: Arc<Action>, made: Option<Made>) -> Result<Option<Vec<u8>>, StoreError> {
     let Some(made) = made else { return Ok(None) };
-    if !action.shape.expands() {
-        return Ok(Some(action.shape.project(made.record)));
-    }
-    let (alone, wanted) = (made.record.clone(), Arc::clone(&action));
+    let alone = match &made.record {
+        Found::Tree(record) if action.shape.expands() => record.clone(),
+        _ => return Ok(Some(made.alone(&action.shape))),
+    };
+    let wanted = Arc::clone(&action);
     let read = reader.read(move |conn| write::shaped(conn, &wanted.collection, made, &wanted.shape));
     match read.await {
         // It is stored: an error would have it sent again.
-        Err(StoreError::ReadsBusy(_) | StoreError::ReadTimeout(_)) => Ok(Some(action.shape.project(alone))),
+        Err(StoreError::ReadsBusy(_) | StoreError::ReadTimeout(_)) => {
+            Ok(Some(lists::text(&action.shape.project(alone))))
+        }
         shaped => shaped.map(Some),
     }
 }

@@ -2,25 +2,39 @@
 //!
 //! There are two lanes, each with permits and connections of its own, so that a few costly filters hold up neither
 //! replication nor logins: `Lane::Data` for what callers ask of records, whose cost is theirs to choose, and
-//! `Lane::System` for all else, which is cheap by design.
+//! `Lane::System` for all else, which is cheap by design. Look-ups by key have connections beside those of the data lane:
+//! they wait behind no filter.
+
+/// Connections that are lent.
+mod pool;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::available_parallelism;
 use std::time::Duration;
 
 use rusqlite::limits::Limit;
 use rusqlite::{Connection, ErrorCode};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::OwnedSemaphorePermit;
 use vski_replication::changelog::LogSize;
 use vski_replication::connection;
 use vski_replication::datadir::OpenLock;
 
-use super::collections::Seen;
+use self::pool::{Pool, Pooled};
 use super::error::StoreError;
 
-/// Reads of one lane that run at once on one database; more wait.
-const MAX_CONNECTIONS: usize = 8;
+/// The server's own reads that run at once on one database; more wait.
+const SYSTEM_CONNECTIONS: usize = 8;
+
+/// Reads of data that run at once on one database, for each core: each keeps one busy, and a cache.
+const DATA_CONNECTIONS_PER_CORE: usize = 2;
+
+/// Bounds of that, on any machine.
+const DATA_CONNECTIONS: [usize; 2] = [4, 16];
+
+/// Pages of the file that a connection for data keeps, KiB.
+const DATA_CACHE_KIB: i64 = 4096;
 
 /// How long one read of the server's own may take, so that no reader keeps the WAL from being checkpointed.
 const SYSTEM_LIMIT: Duration = Duration::from_secs(30);
@@ -59,41 +73,12 @@ struct Shared {
     path: PathBuf,
     system: Arc<Pool>,
     data: Arc<Pool>,
+    /// For look-ups of data by key.
+    keys: Arc<Pool>,
     /// How much history there is; counted on from where it was left.
     log_size: Mutex<LogSize>,
     /// Says that the file is open here: nobody replaces it meanwhile.
     _open: OpenLock,
-}
-
-/// The connections of one lane.
-struct Pool {
-    /// Those that nobody uses now.
-    idle: Mutex<Vec<Pooled>>,
-    permits: Arc<Semaphore>,
-}
-
-/// A connection, and what it knows of its file.
-struct Pooled {
-    conn: Connection,
-    seen: Seen,
-}
-
-impl Pool {
-    fn new() -> Arc<Self> {
-        Arc::new(Self { idle: Mutex::default(), permits: Arc::new(Semaphore::new(MAX_CONNECTIONS)) })
-    }
-
-    fn take(&self) -> Option<Pooled> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop()
-    }
-
-    fn give_back(&self, pooled: Pooled) {
-        // Not one whose transaction could not be ended.
-        if !pooled.conn.is_autocommit() {
-            return;
-        }
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(pooled);
-    }
 }
 
 /// Stops a read when nobody waits for it any more, as when its client has gone.
@@ -112,8 +97,9 @@ impl Reader {
         let shared = Shared {
             name: name.to_owned(),
             path: path.to_owned(),
-            system: Pool::new(),
-            data: Pool::new(),
+            system: Pool::new(SYSTEM_CONNECTIONS),
+            data: Pool::new((DATA_CONNECTIONS_PER_CORE * cores()).clamp(DATA_CONNECTIONS[0], DATA_CONNECTIONS[1])),
+            keys: Pool::new(cores()),
             log_size: Mutex::default(),
             _open: open,
         };
@@ -153,7 +139,7 @@ impl Reader {
         let (pool, limit) = self.pool();
         let pool = Arc::clone(pool);
         let permit = self.permit(&pool).await?;
-        let mut pooled = self.connection(&pool)?;
+        let mut pooled = pool.take().map_or_else(|| self.connect(), Ok)?;
         let stop = StopOnDrop(Arc::new(AtomicBool::new(false)));
         let stopped = Arc::clone(&stop.0);
         let mut task = tokio::task::spawn_blocking(move || {
@@ -188,9 +174,16 @@ impl Reader {
         &self,
         work: impl FnOnce(&Connection) -> Result<Option<T>, StoreError>,
     ) -> Result<Option<T>, StoreError> {
-        let (pool, _) = self.pool();
+        let pool = match self.lane {
+            Lane::System => &self.shared.system,
+            Lane::Data(_) => &self.shared.keys,
+        };
         let Ok(_permit) = pool.permits.try_acquire() else { return Ok(None) };
-        let Some(mut pooled) = pool.take() else { return Ok(None) };
+        let mut pooled = match (pool.take(), self.lane) {
+            (Some(pooled), _) => pooled,
+            (None, Lane::System) => return Ok(None),
+            (None, Lane::Data(_)) => self.connect()?,
+        };
         let mut looks = 0;
         let too_many = move || {
             looks += 1;
@@ -234,7 +227,7 @@ impl Reader {
         let permit = match self.lane {
             Lane::System => permit.await,
             Lane::Data(_) => {
-                tokio::time::timeout(DATA_WAIT, permit).await.map_err(|_| StoreError::ReadsBusy(MAX_CONNECTIONS))?
+                tokio::time::timeout(DATA_WAIT, permit).await.map_err(|_| StoreError::ReadsBusy(pool.size))?
             }
         };
         permit.map_err(|_| StoreError::ShuttingDown)
@@ -250,43 +243,19 @@ impl Reader {
         Ok(connection::reader(&self.shared.path)?)
     }
 
-    fn connection(&self, pool: &Pool) -> Result<Pooled, StoreError> {
-        if let Some(pooled) = pool.take() {
-            return Ok(pooled);
-        }
+    /// One more connection for this lane.
+    fn connect(&self) -> Result<Pooled, StoreError> {
         let conn = self.dedicated()?;
         if matches!(self.lane, Lane::Data(_)) {
             conn.set_limit(Limit::SQLITE_LIMIT_LENGTH, MAX_DATA_VALUE)?;
+            conn.pragma_update(None, "cache_size", -DATA_CACHE_KIB)?;
         }
-        Ok(Pooled { conn, seen: Seen::default() })
+        Ok(Pooled::new(conn))
     }
 }
 
-impl Pooled {
-    /// A read transaction: all statements of one request see the same state.
-    fn in_transaction<T>(&mut self, work: impl FnOnce(&Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        let Self { conn, seen } = self;
-        let _transaction = Transaction::begin(conn)?;
-        seen.refresh(conn)?;
-        seen.during(conn, || work(conn))
-    }
-}
-
-/// Ends when it is dropped. Its two statements stay compiled, other than rusqlite's.
-struct Transaction<'conn>(&'conn Connection);
-
-impl<'conn> Transaction<'conn> {
-    fn begin(conn: &'conn Connection) -> Result<Self, StoreError> {
-        conn.prepare_cached("BEGIN")?.execute([])?;
-        Ok(Self(conn))
-    }
-}
-
-impl Drop for Transaction<'_> {
-    fn drop(&mut self) {
-        // Nothing was changed: where it fails the transaction has ended by itself.
-        let _ = self.0.prepare_cached("ROLLBACK").and_then(|mut statement| statement.execute([]));
-    }
+fn cores() -> usize {
+    available_parallelism().map_or(1, usize::from)
 }
 
 fn is_interrupted(error: &StoreError) -> bool {

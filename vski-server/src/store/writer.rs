@@ -11,13 +11,14 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use vski_replication::changelog::Head;
 
 use super::error::StoreError;
 use super::migration::{Done, Plan};
 use super::request::{Answer, Form, Migration, Request, Rows, Schema, Written};
-use super::transaction::WriteConnection;
+use super::transaction::{Outcome, WriteConnection};
 use crate::metrics::WriterMetrics;
 
 /// Requests that may wait, unless WRITE_QUEUE says otherwise.
@@ -100,6 +101,7 @@ impl Writer {
             carried: Vec::new(),
             announce,
             metrics,
+            runtime: Handle::try_current().ok(),
         };
         let join = std::thread::Builder::new()
             .name(format!("write-{database}"))
@@ -220,6 +222,8 @@ struct WriterThread {
     carried: Vec<Box<dyn Request>>,
     announce: watch::Sender<Head>,
     metrics: WriterMetrics,
+    /// Where requests come from.
+    runtime: Option<Handle>,
 }
 
 impl WriterThread {
@@ -300,15 +304,27 @@ impl WriterThread {
         }
     }
 
+    /// Answers requests that were committed together. On a thread of the runtime, if there is one, where waking the tasks that
+    /// wait costs no system call for each.
+    fn answer(&self, batch: Vec<Box<dyn Request>>, outcomes: Vec<Outcome>) {
+        let head = self.conn.head();
+        let answer = move || {
+            let each = batch.into_iter().zip(outcomes);
+            each.for_each(|(request, outcome)| request.answer(outcome.map(|()| head)));
+        };
+        match &self.runtime {
+            Some(runtime) => _ = runtime.spawn(async { answer() }),
+            None => answer(),
+        }
+    }
+
     fn run_rows(&mut self, mut batch: Vec<Box<dyn Request>>) {
         match self.conn.commit_rows(&mut batch) {
             Ok(committed) => {
                 let cut = batch.split_off(committed.outcomes.len());
                 self.carried.splice(0..0, cut);
-                for (request, outcome) in batch.into_iter().zip(committed.outcomes) {
-                    self.note(&outcome);
-                    request.answer(outcome.map(|()| self.conn.head()));
-                }
+                committed.outcomes.iter().for_each(|outcome| self.note(outcome));
+                self.answer(batch, committed.outcomes);
             }
             Err(error) if batch.len() == 1 => {
                 let outcome = Err(error);

@@ -336,7 +336,7 @@ fn shown(
 ) -> Result<Session, StoreError> {
     // What `fields` names are parts of the whole answer.
     let expanded = Shape { fields: None, ..shape.clone() };
-    let record = list::written(conn, asking, collection, &found.id, &expanded)?;
+    let record = list::tree(conn, asking, collection, &found.id, &expanded)?;
     let seconds = collection.auth.clone().unwrap_or_default().auth_token.duration;
     let claims = Claims::record(&found.id, db, &collection.id, &found.token_digest(), seconds);
     Ok(Session { claims, record })

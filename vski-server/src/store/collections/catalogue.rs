@@ -33,7 +33,7 @@ pub struct Catalogue {
 impl Catalogue {
     /// The catalogue as this connection sees it. Cheap: rows are parsed only where they differ from all known ones.
     pub fn load(conn: &Connection) -> Result<Arc<Self>, StoreError> {
-        if let Some(catalogue) = seen::known(conn) {
+        if let Some(catalogue) = seen::catalogue(conn) {
             return Ok(catalogue);
         }
         let catalogue = Self::look_up(conn)?;

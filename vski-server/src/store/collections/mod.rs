@@ -24,7 +24,7 @@ pub mod rows;
 pub mod catalogue;
 
 /// What a connection knows of them.
-mod seen;
+pub mod seen;
 
 /// What a caller asks for.
 pub mod wanted;

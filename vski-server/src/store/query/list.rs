@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::{ALIAS, Asking, Shape, expand, rules};
 use crate::config::FilterLimits;
 use crate::filter::{self, Condition, Scope, shows_email};
-use crate::store::collections::Collection;
+use crate::store::collections::{Collection, seen};
 use crate::store::error::StoreError;
 use crate::store::records::{Shows, columns, missing, on_table, to_json, write_json};
 
@@ -39,6 +39,18 @@ pub struct Page {
     pub items: Vec<u8>,
 }
 
+/// A record that was read.
+#[derive(Clone, Debug)]
+pub enum Found {
+    /// As it is sent, where nothing is to be added and nothing to be left out.
+    Text(Vec<u8>),
+    /// Still to be shaped.
+    Tree(Value),
+}
+
+/// Room for a record's text, bytes, before it has to grow.
+const TEXT_BYTES: usize = 512;
+
 /// Lists the records that the list rule shows and the filter wants.
 pub fn list(
     conn: &Connection,
@@ -51,7 +63,7 @@ pub fn list(
     let wanted = conditions(asking, collection, query)?;
     let order = filter::order_by(query.sort.as_deref().unwrap_or_default(), &scope)
         .map_err(|error| StoreError::Invalid(format!("sort, {error}")))?;
-    let total = query.count.then(|| count(conn, collection, &wanted)).transpose()?;
+    let total = query.count.then(|| count(conn, asking, collection, &wanted)).transpose()?;
     let mut paged = wanted;
     paged.append(&Condition::new(" ORDER BY "));
     paged.append(&order);
@@ -78,15 +90,10 @@ pub fn view(
     shape: &Shape,
 ) -> Result<Vec<u8>, StoreError> {
     let rule = rules::condition(asking, collection, |rules| &rules.view_rule)?;
-    let wanted = is_it(id, rule);
-    if shape.is_plain() {
-        let mut found = Vec::new();
-        let write = |row: &Row<'_>, shows: Shows| write_json(&mut found, collection, row, shows);
-        each(conn, asking, collection, &wanted, write)?;
-        return if found.is_empty() { Err(missing(collection, id)) } else { Ok(found) };
+    match one(conn, asking, collection, &is_it(id, rule), shape)? {
+        Found::Text(found) => Ok(found),
+        Found::Tree(found) => Ok(text(&shaped(conn, asking, collection, found, shape)?)),
     }
-    let record = one(conn, asking, collection, id, &wanted)?;
-    Ok(text(&shaped(conn, asking, collection, record, shape)?))
 }
 
 /// The same for [`Reader::now`](crate::store::reader::Reader::now): nothing where more than the one record is to be read, by
@@ -113,9 +120,21 @@ pub fn written(
     collection: &Collection,
     id: &str,
     shape: &Shape,
+) -> Result<Found, StoreError> {
+    one(conn, asking, collection, &is_it(id, None), shape)
+}
+
+/// The same in its shape, for an answer that has the record inside.
+pub fn tree(
+    conn: &Connection,
+    asking: Asking<'_>,
+    collection: &Collection,
+    id: &str,
+    shape: &Shape,
 ) -> Result<Value, StoreError> {
-    let record = one(conn, asking, collection, id, &is_it(id, None))?;
-    shaped(conn, asking, collection, record, shape)
+    let wanted = is_it(id, None);
+    let found = read(conn, asking, collection, &wanted.condition)?.pop();
+    shaped(conn, asking, collection, found.ok_or_else(|| missing(collection, id))?, shape)
 }
 
 /// A record that was read, with what is expanded, and the wanted fields.
@@ -130,20 +149,33 @@ pub fn shaped(
     Ok(records.pop().map(|record| shape.project(record)).unwrap_or_default())
 }
 
-/// The record with this id, if the rule shows it.
-fn is_it(id: &str, rule: Option<Condition>) -> Condition {
-    let is_it = Condition { sql: format!("{ALIAS}.id = ?"), params: vec![Sql::Text(id.to_owned())] };
-    Condition::all(std::iter::once(is_it).chain(rule).collect())
+/// A record by its id.
+struct Wanted<'a> {
+    id: &'a str,
+    condition: Condition,
 }
 
+/// The record with this id, if the rule shows it.
+fn is_it(id: &str, rule: Option<Condition>) -> Wanted<'_> {
+    let is_it = Condition { sql: format!("{ALIAS}.id = ?"), params: vec![Sql::Text(id.to_owned())] };
+    Wanted { id, condition: Condition::all(std::iter::once(is_it).chain(rule).collect()) }
+}
+
+/// The one record that is wanted, as its shape needs it.
 fn one(
     conn: &Connection,
     asking: Asking<'_>,
     collection: &Collection,
-    id: &str,
-    wanted: &Condition,
-) -> Result<Value, StoreError> {
-    read(conn, asking, collection, wanted)?.pop().ok_or_else(|| missing(collection, id))
+    wanted: &Wanted<'_>,
+    shape: &Shape,
+) -> Result<Found, StoreError> {
+    if !shape.is_plain() {
+        let found = read(conn, asking, collection, &wanted.condition)?.pop();
+        return found.map(Found::Tree).ok_or_else(|| missing(collection, wanted.id));
+    }
+    let mut found = Vec::with_capacity(TEXT_BYTES);
+    each(conn, asking, collection, &wanted.condition, |row, shows| write_json(&mut found, collection, row, shows))?;
+    if found.is_empty() { Err(missing(collection, wanted.id)) } else { Ok(Found::Text(found)) }
 }
 
 fn conditions(asking: Asking<'_>, collection: &Collection, query: &ListQuery) -> Result<Condition, StoreError> {
@@ -159,12 +191,24 @@ fn conditions(asking: Asking<'_>, collection: &Collection, query: &ListQuery) ->
     Ok(Condition::all(rule.into_iter().chain(filter).collect()))
 }
 
-fn count(conn: &Connection, collection: &Collection, wanted: &Condition) -> Result<u64, StoreError> {
+/// How many there are. Counted once for as long as nobody commits, unless a view is among what is read: its SELECT may give
+/// something else each time.
+fn count(
+    conn: &Connection,
+    asking: Asking<'_>,
+    collection: &Collection,
+    wanted: &Condition,
+) -> Result<u64, StoreError> {
     let sql = format!("SELECT count(*) FROM {} AS {ALIAS} WHERE {}", collection.source(), wanted.sql);
-    let counted: i64 = on_table(conn, collection, &sql, |statement| {
-        statement.query_row(params_from_iter(&wanted.params), |row| row.get(0))
-    })?;
-    Ok(u64::try_from(counted).unwrap_or(0))
+    let statement = Condition { sql, params: wanted.params.clone() };
+    let run = |Condition { sql, params }: &Condition| {
+        let counted: i64 = on_table(conn, collection, sql, |statement| {
+            statement.query_row(params_from_iter(params), |row| row.get(0))
+        })?;
+        Ok(u64::try_from(counted).unwrap_or(0))
+    };
+    let reads_view = asking.catalogue.iter().any(|other| other.is_view() && statement.sql.contains(&*other.source()));
+    if reads_view { run(&statement) } else { seen::counted(conn, statement, run) }
 }
 
 /// Records that satisfy `wanted`, which may end in an order and bounds; without what this caller may not see of them.
@@ -198,7 +242,8 @@ fn array(
     collection: &Collection,
     wanted: &Condition,
 ) -> Result<Vec<u8>, StoreError> {
-    let mut items = vec![b'['];
+    let mut items = Vec::with_capacity(16 * TEXT_BYTES);
+    items.push(b'[');
     each(conn, asking, collection, wanted, |row, shows| {
         if items.len() > 1 {
             items.push(b',');
@@ -218,7 +263,8 @@ fn each(
     mut take: impl FnMut(&Row<'_>, Shows) -> rusqlite::Result<()>,
 ) -> Result<(), StoreError> {
     let hidden = asking.is_admin();
-    let condition = (collection.is_auth() && !hidden).then(|| shows_email(&asking.scope(collection), collection, ALIAS));
+    let condition =
+        (collection.is_auth() && !hidden).then(|| shows_email(&asking.scope(collection), collection, ALIAS));
     let (shows, mut params) = condition.map_or_else(|| ("1".to_owned(), Vec::new()), |found| (found.sql, found.params));
     params.extend(wanted.params.iter().cloned());
     let (columns, source) = (columns(collection), collection.source());
@@ -233,6 +279,7 @@ fn each(
     })
 }
 
-fn text(value: &Value) -> Vec<u8> {
+/// As it is sent.
+pub fn text(value: &Value) -> Vec<u8> {
     value.to_string().into_bytes()
 }

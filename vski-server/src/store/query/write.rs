@@ -1,7 +1,8 @@
 use rusqlite::Connection;
 use serde_json::Value;
 
-use super::{Asking, Shape, expand, list, rules};
+use super::list::{self, Found};
+use super::{Asking, Shape, expand, rules};
 use crate::filter::RequestInfo;
 use crate::store::auth;
 use crate::store::collections::{Catalogue, Collection};
@@ -14,8 +15,19 @@ use crate::store::records::{self, Body, Secrets, Sender};
 #[derive(Clone, Debug)]
 pub struct Made {
     /// As the caller may see it.
-    pub record: Value,
+    pub record: Found,
     request: RequestInfo,
+}
+
+impl Made {
+    /// As text, without the records that its shape would expand.
+    #[must_use]
+    pub fn alone(self, shape: &Shape) -> Vec<u8> {
+        match self.record {
+            Found::Text(record) => record,
+            Found::Tree(record) => list::text(&shape.project(record)),
+        }
+    }
 }
 
 /// Makes a record of the request's body, if the create rule lets the new row be; an error undoes it with the savepoint that
@@ -38,7 +50,7 @@ pub fn create(
     files.store(conn, collection, &id, uploads)?;
     rules::check_created(conn, collection, &id, rule.as_ref())?;
     auth::records::check_created(conn, asking, collection, &id, &body.values)?;
-    let record = list::written(conn, asking, collection, &id, &Shape::default())?;
+    let record = list::written(conn, asking, collection, &id, shape)?;
     Ok(Made { record, request })
 }
 
@@ -63,7 +75,7 @@ pub fn update(
     auth::records::before_update(conn, asking, collection, id, &body.values, &secrets.proof)?;
     records::update(conn, &catalogue, collection, id, &body, secrets)?;
     files.store(conn, collection, id, uploads)?;
-    let record = list::written(conn, asking, collection, id, &Shape::default())?;
+    let record = list::written(conn, asking, collection, id, shape)?;
     Ok(Made { record, request })
 }
 
@@ -100,9 +112,13 @@ pub fn delete(
     Ok(deleted)
 }
 
-/// A written record as the caller wants to see it. Not for the writer's thread: others wait for that one.
-pub fn shaped(conn: &Connection, collection: &str, made: Made, shape: &Shape) -> Result<Value, StoreError> {
+/// A written record as the caller wants to see it, as text. Not for the writer's thread: others wait for that one.
+pub fn shaped(conn: &Connection, collection: &str, made: Made, shape: &Shape) -> Result<Vec<u8>, StoreError> {
+    let record = match made.record {
+        Found::Text(record) => return Ok(record),
+        Found::Tree(record) => record,
+    };
     let catalogue = Catalogue::load(conn)?;
     let asking = Asking { catalogue: &catalogue, request: &made.request };
-    list::shaped(conn, asking, catalogue.get(collection)?, made.record, shape)
+    Ok(list::text(&list::shaped(conn, asking, catalogue.get(collection)?, record, shape)?))
 }
