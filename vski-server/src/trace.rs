@@ -104,7 +104,10 @@ mod tests {
         let told = of_request(&Span::none(), &headers);
         assert_eq!(told.map(|trace| trace.to_string()).as_deref(), Some(TEXT));
         assert_eq!(current(), None);
-        assert_eq!(scope(told, async { current() }).await, told);
+        let request = Request::builder().method("PUT").uri("/a/b?c=d").body(axum::body::Body::empty()).unwrap();
+        let seen = scope(told, Asked::of(&request), async { (current(), asked()) }).await;
+        assert_eq!(seen, (told, "PUT /a/b".to_owned()));
+        assert_eq!(asked(), "");
         headers.insert(TRACEPARENT, "nonsense".parse().unwrap());
         assert_eq!(of_request(&Span::none(), &headers), None);
     }
