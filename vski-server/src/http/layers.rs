@@ -74,10 +74,7 @@ pub async fn admit(State(app): State<App>, request: Request, next: Next) -> Resp
     let method = request.method().clone();
     let sealed = method == Method::GET && request.uri().path().starts_with("/api/replica/");
     let (request, loan) = bodies::lend(request);
-    let mut response = match refusal(&app, &request) {
-        Some(refusal) => refusal,
-        None => envelope(in_time(&app, request, next).await).await,
-    };
+    let mut response = answered(&app, request, next).await;
     if sealed {
         response = seal(response).await;
     }
@@ -86,6 +83,14 @@ pub async fn admit(State(app): State<App>, request: Request, next: Next) -> Resp
     }
     caching::keep_private(&method, &mut response);
     response
+}
+
+/// The answer to a request, which is gone afterwards: what is left of its body is back with its lender.
+async fn answered(app: &App, request: Request, next: Next) -> Response {
+    match refusal(app, &request) {
+        Some(refusal) => refusal,
+        None => envelope(in_time(app, request, next).await).await,
+    }
 }
 
 /// On a replica a write is refused before authentication, body and path are looked at (the specification's text).
