@@ -152,7 +152,7 @@ impl Poll<'_> {
     fn knows_all(&self) -> Result<bool, ApiError> {
         let announced = match &self.app.databases {
             Databases::Master(master) => Some(*master.database(self.db)?.writer.head().borrow()),
-            Databases::Replica(replica) => *replica.heads(self.db).borrow(),
+            Databases::Replica(replica) => replica.known_head(self.db),
         };
         Ok(announced.is_some_and(|head| head.position == self.asked.position))
     }
