@@ -35,7 +35,7 @@ pub use prune::{
     Cut, LogSize, Pruned, Retention, STEP_BYTES, STEP_ENTRIES, bytes_after, exceeds, prune, replace, upgrade,
 };
 pub use schemas::{schema_at, schema_version, schema_version_at};
-pub use standing::{Contains, Standing, contains, standing};
+pub use standing::{Contains, Standing, contains, standing, standing_between};
 pub use tables::{create, database_id};
 
 /// A log that cannot be read or extended.

@@ -27,7 +27,16 @@ pub enum Standing {
 
 /// Compares a peer's position with this log.
 pub fn standing(conn: &Connection, peer: Position) -> Result<Standing, LogError> {
-    let (head, base) = (head(conn)?.position, base(conn)?.position);
+    standing_between(conn, peer, base(conn)?.position, head(conn)?.position)
+}
+
+/// The same, where this log's base and head were read before, in the same transaction.
+pub fn standing_between(
+    conn: &Connection,
+    peer: Position,
+    base: Position,
+    head: Position,
+) -> Result<Standing, LogError> {
     if peer == head {
         return Ok(Standing::AtHead);
     }

@@ -60,9 +60,9 @@ pub fn create(conn: &Connection, id: DatabaseId) -> Result<Head, LogError> {
 
 /// The database's id, once its log is known to be of this program's format.
 pub fn database_id(conn: &Connection) -> Result<DatabaseId, LogError> {
-    let found = conn.query_row("SELECT format, database_id FROM _vski_meta", [], |row| {
-        Ok((row.get::<_, i64>(0)?, row.get::<_, Vec<u8>>(1)?))
-    });
+    let found = conn
+        .prepare_cached("SELECT format, database_id FROM _vski_meta")
+        .and_then(|mut meta| meta.query_row([], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, Vec<u8>>(1)?))));
     match found {
         Ok((FORMAT, id)) => Ok(DatabaseId::from_slice(&id)?),
         Ok((format, _)) => Err(LogError::NotOurs(format!(" but of format {format}"))),

@@ -6,7 +6,9 @@ use axum::extract::FromRef;
 
 use crate::app::App;
 use crate::replication::compare::Compare;
+use crate::replication::frames::SharedFrames;
 use crate::replication::snapshot::Snapshots;
+use crate::replication::turns::Turns;
 use crate::store::master::Master;
 
 /// The state of the routes that write.
@@ -27,13 +29,24 @@ pub struct SourceState {
     pub snapshots: Arc<Snapshots>,
     /// What is in those copies.
     pub compare: Arc<Compare>,
+    /// What all long polls have in common.
+    pub polls: Arc<Polls>,
+}
+
+/// What long polls share.
+#[derive(Default)]
+pub struct Polls {
+    /// Entries that were encoded for one, for the others.
+    pub frames: SharedFrames,
+    /// When each of them is answered.
+    pub turns: Turns,
 }
 
 impl SourceState {
     /// Offers these copies.
     pub fn new(app: &App, snapshots: Arc<Snapshots>) -> Self {
         let compare = Arc::new(Compare::new(&snapshots));
-        Self { app: app.clone(), snapshots, compare }
+        Self { app: app.clone(), snapshots, compare, polls: Arc::default() }
     }
 }
 
@@ -64,5 +77,11 @@ impl FromRef<SourceState> for Arc<Snapshots> {
 impl FromRef<SourceState> for Arc<Compare> {
     fn from_ref(state: &SourceState) -> Self {
         Arc::clone(&state.compare)
+    }
+}
+
+impl FromRef<SourceState> for Arc<Polls> {
+    fn from_ref(state: &SourceState) -> Self {
+        Arc::clone(&state.polls)
     }
 }

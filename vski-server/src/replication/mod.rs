@@ -19,6 +19,12 @@ pub mod verdict;
 /// The replicas that were heard of.
 pub mod replicas;
 
+/// Entries as they are sent, made once for many.
+pub mod frames;
+
+/// When each of many long polls is answered.
+pub mod turns;
+
 /// What a snapshot holds, table by table and range by range: for replicas that compare.
 pub mod compare;
 

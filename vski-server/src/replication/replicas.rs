@@ -132,7 +132,11 @@ impl Replicas {
         let before = heard.seen.len();
         heard.seen.retain(|_, seen| seen.last_contact_ms >= oldest_ms);
         let Heard { seen, boots, .. } = heard;
-        boots.retain(|id, _| seen.keys().any(|(replica, _)| replica == id));
+        let is_seen = |id: &String| {
+            let next = seen.range((id.clone(), String::new())..).next();
+            next.is_some_and(|((replica, _), _)| replica == id)
+        };
+        boots.retain(|id, _| is_seen(id));
         lock(&self.counts).retain(|key, _| seen.contains_key(key));
         seen.len() < before
     }

@@ -170,9 +170,17 @@ impl From<FileError> for StoreError {
 
 impl From<LogError> for StoreError {
     fn from(error: LogError) -> Self {
+        use ErrorCode::{DatabaseBusy, DatabaseLocked, DiskFull, OperationInterrupted};
         match error {
-            // It is the volume that failed, not the log.
-            LogError::Sqlite(error) if error.sqlite_error_code() == Some(ErrorCode::DiskFull) => Self::DiskFull,
+            // It is the volume that failed, or a lock or a limit that stopped it, not the log.
+            LogError::Sqlite(error)
+                if matches!(
+                    error.sqlite_error_code(),
+                    Some(DiskFull | DatabaseBusy | DatabaseLocked | OperationInterrupted)
+                ) =>
+            {
+                error.into()
+            }
             error => Self::Log(error),
         }
     }

@@ -56,6 +56,12 @@ impl Heads {
         receiver
     }
 
+    /// The head at the last look, where somebody waits for the next one.
+    #[must_use]
+    pub fn known(&self, db: &str) -> Option<Head> {
+        self.watched().get(db).and_then(|sender| *sender.borrow())
+    }
+
     /// Decided with the list locked: who comes later finds no entry and starts another thread.
     fn is_waited_for(&self, db: &str, sender: &Sender) -> bool {
         let mut watched = self.watched();
@@ -132,9 +138,11 @@ mod tests {
             .watch("a", move || if gone.load(Ordering::Relaxed) { Err(StoreError::Busy) } else { Ok(wanted.clone()) });
         let mut second = heads.watch("a", || unreachable!("the first one opens"));
         assert_eq!(*first.borrow_and_update(), None, "there is no file yet");
+        assert_eq!((heads.known("a"), heads.known("b")), (None, None));
         let conn = connection::writer(&path).unwrap();
         let head = changelog::create(&conn, DatabaseId::random()).unwrap();
         first.wait_for(|seen| *seen == Some(head)).await.unwrap();
+        assert_eq!(heads.known("a"), Some(head));
         let entry = head.next(Kind::Changes, head.position.epoch, head.schema_hash, Vec::new());
         changelog::append(&conn, &entry).unwrap();
         for receiver in [&mut first, &mut second] {

@@ -114,6 +114,11 @@ impl Replica {
         self.heads.watch(name, move || replica.reader(&wanted))
     }
 
+    /// The head at the last look, where somebody waits for the next one.
+    pub fn known_head(&self, name: &str) -> Option<Head> {
+        self.heads.known(name)
+    }
+
     /// How each offered database is doing, by the agent's own account.
     pub fn states(&self) -> Result<Arc<[DatabaseState]>, StoreError> {
         Ok(self.account()?.databases)
