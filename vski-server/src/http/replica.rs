@@ -141,6 +141,8 @@ struct ChangesetParams {
     wait: Option<u64>,
     /// How long the caller has been there, ms: it is ready to wait for a replica that is behind it.
     held: Option<i64>,
+    /// Whether the caller is only about to be there.
+    ahead: Option<bool>,
 }
 
 /// What the log has for a peer, read in one transaction.
@@ -156,7 +158,7 @@ struct Found {
     entries: Vec<Entry>,
 }
 
-/// Entries of the log after a position, which is acknowledged by this.
+/// Entries of the log after a position, which is acknowledged by this unless it is asked `ahead`.
 #[utoipa::path(
     get,
     path = route::CHANGESET,
@@ -185,7 +187,7 @@ async fn changeset(
             break found;
         }
     };
-    if matches!(found.standing, Standing::AtHead | Standing::Behind) {
+    if matches!(found.standing, Standing::AtHead | Standing::Behind) && params.ahead != Some(true) {
         // The position sent is the acknowledgement.
         app.replicas.heard(&peer, &params.db, position);
     }

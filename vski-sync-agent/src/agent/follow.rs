@@ -9,7 +9,7 @@ use vski_replication::trace::Trace;
 use vski_replication::{clock, files};
 
 use super::relayed::Seen;
-use super::{Agent, Event};
+use super::{Agent, Event, ahead};
 use crate::apply::{Applied, LocalCopy};
 use crate::error::AgentError;
 use crate::round::Outcome;
@@ -29,11 +29,18 @@ impl Agent {
         self.check_listed()?;
         let (database_id, position) = self.open().await?;
         let held = self.held(position);
+        let ahead = self.ahead.take();
+        let next = async {
+            match ahead::answer(ahead, position).await {
+                Some(answer) => Ok(answer),
+                None => self.context.source.changeset(&self.db, position, held, wait).await,
+            }
+        };
         let answer = select! {
             biased;
             () = self.shutdown.cancelled() => return Ok(Event::Retry),
             () = self.inbox.arrived(), if !wait.is_zero() => return Ok(Event::Due),
-            answer = self.context.source.changeset(&self.db, position, held, wait) => answer,
+            answer = next => answer,
         };
         let answer = answer.map_err(|error| match error {
             SourceError::NotFound { .. } => AgentError::MissingOnMaster,
@@ -60,7 +67,10 @@ impl Agent {
                 }
                 position
             }
-            Changes::Entries(frames) => self.apply(frames, u64::MAX, answer.pulled).await?,
+            Changes::Entries(frames) => {
+                self.ask_ahead(&frames, answer.head);
+                self.apply(frames, u64::MAX, answer.pulled).await?
+            }
             Changes::Diverged { common } => return Err(AgentError::Lost { common }),
             Changes::BelowBase { base } => return Err(AgentError::Pruned { base }),
         };
