@@ -246,6 +246,24 @@ impl Entry {
     }
 }
 
+/// Where the last of `frames` says that it leads. Nothing of it is verified: it is good for asking what follows, and for
+/// nothing else.
+#[must_use]
+pub fn claimed_end(mut frames: &[u8]) -> Option<Position> {
+    let mut last = None;
+    while let Some((length, rest)) = frames.split_first_chunk::<4>() {
+        let (frame, rest) = rest.split_at_checked(u32::from_be_bytes(*length) as usize)?;
+        (last, frames) = (Some(frame), rest);
+    }
+    let mut fields = Fields(last.filter(|frame| frame.len() >= HEADER + CHAIN)?);
+    let version = fields.u64();
+    let _kind = fields.take::<1>();
+    let epoch = Epoch { generation: fields.u64(), id: EpochId(fields.take()) };
+    let _schema_hash = fields.take::<32>();
+    let (_committed_ms, _payload_length) = (fields.take::<8>(), fields.take::<4>());
+    Some(Position { epoch, version, chain: Chain(fields.take()) })
+}
+
 /// The payload of a `schema` entry.
 #[must_use]
 pub fn schema_payload(change: &SchemaChange, changeset: &[u8]) -> Vec<u8> {

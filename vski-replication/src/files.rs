@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::datadir::DataDir;
+use crate::entry::{Entry, Kind};
 use crate::{fault, names};
 
 /// Files compared with their rows.
@@ -44,6 +45,9 @@ pub const TABLES: [&str; 2] = [
     )",
     "CREATE INDEX _files_record ON _files (collection, record)",
 ];
+
+/// How a changeset names the table.
+const TABLE_IN_CHANGESET: &[u8] = b"_files\0";
 
 /// Characters of a stored name's random part.
 const RANDOM_CHARS: usize = 10;
@@ -87,6 +91,14 @@ pub struct FileRow {
     pub size: u64,
     /// BLAKE3 of the bytes, in hex digits.
     pub blake3: String,
+}
+
+/// Whether applying `entry` may change rows of the table: so does anything but a changeset that does not name it. Costs a
+/// look at each byte.
+#[must_use]
+pub fn may_change(entry: &Entry) -> bool {
+    let mut places = entry.payload.windows(TABLE_IN_CHANGESET.len());
+    entry.kind != Kind::Changes || places.any(|bytes| bytes == TABLE_IN_CHANGESET)
 }
 
 /// Whether the database has the table yet: one that an older master made gets it when a newer one opens it.

@@ -22,6 +22,7 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::ptr::{self, NonNull};
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ffi};
 
 use crate::names;
@@ -122,6 +123,10 @@ pub fn apply(conn: &Connection, changeset: &[u8]) -> Result<(), ApplyError> {
         return Ok(());
     }
     let length = c_int::try_from(changeset.len()).map_err(|_| error(ffi::SQLITE_TOOBIG))?;
+    // With foreign keys off none of their actions runs anyway, and the flag would have SQLite read the whole schema anew,
+    // twice for each changeset.
+    let flags =
+        if conn.db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY)? { ffi::SQLITE_CHANGESETAPPLY_FKNOACTION } else { 0 };
     let mut conflict: Option<Conflict> = None;
     // SAFETY: the handle is open; SQLite reads `length` bytes and writes none despite the mutable pointer; the context
     // points to `conflict`, which outlives the call and is touched by nobody else during it.
@@ -135,7 +140,7 @@ pub fn apply(conn: &Connection, changeset: &[u8]) -> Result<(), ApplyError> {
             (&raw mut conflict).cast(),
             ptr::null_mut(),
             ptr::null_mut(),
-            ffi::SQLITE_CHANGESETAPPLY_FKNOACTION,
+            flags,
         )
     };
     match conflict {

@@ -24,12 +24,14 @@ use crate::round::{Answered, Ask, Inbox, Outcome, Verified, Waiting};
 use crate::source::{Listed, Source};
 use crate::{blocking, bootstrap};
 
+mod ahead;
 mod compare;
 mod compare_files;
 mod follow;
 mod relayed;
 mod repair;
 
+use ahead::Ahead;
 use repair::Repeats;
 
 /// How long a streaming replica lets the master wait for news: short, so that an idle one still knows that it is at
@@ -116,6 +118,8 @@ pub(crate) struct Agent {
     state: State,
     /// Open from the first step with a file on, but for the time of a blocking call.
     copy: Option<LocalCopy>,
+    /// What follows the batch that is being applied, asked for while it is.
+    ahead: Option<Ahead>,
     /// When the local log was last looked at for entries that are too old.
     pruned: Option<Instant>,
     /// Requests that the step under way will answer.
@@ -154,6 +158,7 @@ impl Agent {
             listing,
             state,
             copy: None,
+            ahead: None,
             pruned: None,
             answering: Vec::new(),
             stop: None,
@@ -272,6 +277,7 @@ impl Agent {
     /// Logs, records and answers a failure; waits if the step is to be tried again.
     async fn failed(&mut self, error: &AgentError) -> Event {
         let (kind, detail) = (error.kind(), error::chain(error));
+        self.ahead = None;
         self.context.board.failed(&self.db, kind, &detail);
         match kind.recovery() {
             Recovery::Retry => return self.retry(error, detail).await,

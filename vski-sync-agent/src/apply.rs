@@ -130,7 +130,11 @@ impl LocalCopy {
     ) -> Result<Pruned, AgentError> {
         let mut total = Pruned::default();
         for _ in 0..PRUNE_STEPS {
-            let bytes = self.size.refresh(&self.conn)?;
+            // Nobody else appends or removes: what was counted and noted since is what there is.
+            let bytes = match self.size.at(self.head.position) {
+                Some(bytes) => bytes,
+                None => self.size.refresh(&self.conn)?,
+            };
             if !by_age && bytes <= retention.max_bytes.saturating_add(retention.max_bytes / 10) {
                 break;
             }
@@ -141,6 +145,7 @@ impl LocalCopy {
             fault::sql("prune:before-commit")?;
             transaction.commit()?;
             fault::sql("prune:after-commit")?;
+            self.size.refresh(&self.conn)?;
             (total.entries, total.bytes, total.more) =
                 (total.entries + step.entries, total.bytes + step.bytes, step.more);
             if !step.more {
@@ -199,6 +204,7 @@ impl LocalCopy {
         transaction.commit()?;
         fault::sql("apply:after-commit")?;
         spans.committed();
+        self.size.appended(head.position, entries.iter().map(|entry| entry.payload.len() as u64).sum());
         (self.head, self.schema) = (head, (cookie, local));
         Ok(Applied::All)
     }
@@ -249,7 +255,7 @@ fn apply_changeset(conn: &Connection, version: u64, changeset: &[u8]) -> Result<
 }
 
 fn schema_cookie(conn: &Connection) -> rusqlite::Result<i64> {
-    conn.pragma_query_value(None, "schema_version", |row| row.get(0))
+    conn.prepare_cached("PRAGMA schema_version")?.query_row([], |row| row.get(0))
 }
 
 #[cfg(test)]

@@ -20,7 +20,9 @@ pub(crate) struct Board {
     writer: Mutex<Option<NodeWriter>>,
     /// What node.db says is between this node and its master.
     upstream: Mutex<String>,
-    /// Wakes whoever waits for a copy that is another one than before.
+    /// Where each copy stood when rows of uploaded files were last changed, as far as can be told.
+    file_rows: Mutex<BTreeMap<String, Position>>,
+    /// Wakes whoever waits for other rows of uploaded files.
     moved: watch::Sender<()>,
     /// How far the uploaded files of each database are.
     files: watch::Sender<BTreeMap<String, Progress>>,
@@ -38,8 +40,9 @@ impl Board {
         writer.upstream("");
         let (states, upstream) = (Mutex::default(), Mutex::default());
         let (moved, files) = (watch::Sender::new(()), watch::Sender::default());
-        let (file_troubles, rechecks) = (Mutex::default(), Mutex::default());
-        Self { states, writer: Mutex::new(Some(writer)), upstream, moved, files, file_troubles, rechecks, metrics }
+        let (file_rows, file_troubles, rechecks) = (Mutex::default(), Mutex::default(), Mutex::default());
+        let writer = Mutex::new(Some(writer));
+        Self { states, writer, upstream, file_rows, moved, files, file_troubles, rechecks, metrics }
     }
 
     /// Adds a database unless it is there.
@@ -47,12 +50,24 @@ impl Board {
         let mut states = lock(&self.states);
         if !states.contains_key(&state.name) {
             self.publish(&state, true);
+            if let Some(position) = state.position {
+                lock(&self.file_rows).insert(state.name.clone(), position);
+            }
             states.insert(state.name.clone(), state);
         }
     }
 
     /// Changes what is known of a database. What somebody acts on reaches node.db at once.
     pub(crate) fn update(&self, db: &str, change: impl FnOnce(&mut DatabaseState)) {
+        self.change(db, true, change);
+    }
+
+    /// Entries were applied up to `position`; `file_rows`: some of them may have changed rows of uploaded files.
+    pub(crate) fn applied(&self, db: &str, position: Position, file_rows: bool) {
+        self.change(db, file_rows, |state| state.position = Some(position));
+    }
+
+    fn change(&self, db: &str, file_rows: bool, change: impl FnOnce(&mut DatabaseState)) {
         let mut states = lock(&self.states);
         let Some(state) = states.get_mut(db) else { return };
         let before = state.clone();
@@ -65,13 +80,22 @@ impl Board {
             let at_once = (&state.state, &state.detail, state.bootstrapped)
                 != (&before.state, &before.detail, before.bootstrapped);
             self.publish(state, at_once);
-            if state.position != before.position {
+            if file_rows && state.position != before.position {
+                match state.position {
+                    Some(position) => drop(lock(&self.file_rows).insert(db.to_owned(), position)),
+                    None => drop(lock(&self.file_rows).remove(db)),
+                }
                 self.moved.send_replace(());
             }
         }
     }
 
-    /// Wakes when entries were applied to any database, or a whole copy came.
+    /// Where a copy stood when rows of uploaded files were last changed; `None` where there is no copy.
+    pub(crate) fn file_rows(&self, db: &str) -> Option<Position> {
+        lock(&self.file_rows).get(db).copied()
+    }
+
+    /// Wakes when rows of any database's uploaded files may have changed, or a whole copy came.
     pub(crate) fn moved(&self) -> watch::Receiver<()> {
         self.moved.subscribe()
     }
@@ -96,7 +120,7 @@ impl Board {
                 let progress = files.get(&name).cloned().unwrap_or_default();
                 position.is_some()
                     && progress.error.is_none()
-                    && (progress.position != position || progress.waiting > 0)
+                    && (progress.position != self.file_rows(&name) || progress.waiting > 0)
             };
             let asked = |name: &str| only.is_none_or(|only| only == name);
             let states = self.states().into_iter().filter(|state| asked(&state.name));
@@ -188,6 +212,7 @@ impl Board {
     /// Removes a database that is not this node's business.
     pub(crate) fn forget(&self, db: &str) {
         lock(&self.states).remove(db);
+        lock(&self.file_rows).remove(db);
         lock(&self.file_troubles).remove(db);
         self.metrics.forget(db);
         if let Some(writer) = &*lock(&self.writer) {

@@ -65,7 +65,7 @@ const TOLD_AFTER: u32 = 5;
 /// How far the files of a database are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Progress {
-    /// Where the copy stood when its rows were last looked at.
+    /// The change of its rows after which they were last looked at.
     pub(crate) position: Option<Position>,
     /// Files that are missing.
     pub(crate) waiting: u64,
@@ -157,7 +157,7 @@ impl Files {
     /// One look at the rows, and some fetches. `true`: there is more to do at once.
     async fn turn(&mut self) -> Result<bool, AgentError> {
         self.moved.borrow_and_update();
-        let position = self.position();
+        let position = self.context.board.file_rows(&self.db);
         self.sweep_if_due().await?;
         let more = self.look().await?;
         let failed = self.fetch_some().await?;
@@ -176,16 +176,11 @@ impl Files {
         }
     }
 
-    fn position(&self) -> Option<Position> {
-        let states = self.context.board.states();
-        states.into_iter().find(|state| state.name == self.db).and_then(|state| state.position)
-    }
-
     fn tell(&self, progress: Progress) {
         self.context.board.files(&self.db, progress);
     }
 
-    /// Waits until entries were applied, or it is time to compare or to sweep.
+    /// Waits until rows may have changed, or it is time to compare or to sweep.
     async fn until_due(&mut self) {
         let due = COMPARE_EVERY.min(self.sweep_pause()).min(self.give_due.saturating_duration_since(Instant::now()));
         select! {

@@ -3,11 +3,17 @@
 //! Changes that somebody acts on are written at once; progress at most once a second per database.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::Arc;
+use std::sync::mpsc::{self, Sender};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use vski_replication::node::{DatabaseState, NodeDb};
+
+use self::queue::Queue;
+
+/// What is to be written, from the board to the thread.
+mod queue;
 
 /// The shortest time between two writes of one database's progress.
 const THROTTLE: Duration = Duration::from_secs(1);
@@ -26,18 +32,18 @@ enum Message {
 
 /// The writing end. Dropping it writes what is left and waits for that.
 pub(crate) struct NodeWriter {
-    /// `None` only while dropping.
-    sender: Option<Sender<Message>>,
+    queue: Arc<Queue>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl NodeWriter {
     /// Takes over the writing of node.db.
     pub(crate) fn start(node: NodeDb) -> std::io::Result<Self> {
-        let (sender, receiver) = mpsc::channel();
+        let queue = Arc::new(Queue::default());
+        let worker = Arc::clone(&queue);
         let thread =
-            std::thread::Builder::new().name("node.db".to_owned()).spawn(move || Worker::new(node).run(&receiver))?;
-        Ok(Self { sender: Some(sender), thread: Some(thread) })
+            std::thread::Builder::new().name("node.db".to_owned()).spawn(move || Worker::new(node).run(&worker))?;
+        Ok(Self { queue, thread: Some(thread) })
     }
 
     /// Records how a database is doing; `at_once` where somebody acts on it.
@@ -74,16 +80,13 @@ impl NodeWriter {
     }
 
     fn send(&self, message: Message) {
-        if let Some(sender) = &self.sender {
-            // The thread ends only when this sender is dropped.
-            let _ = sender.send(message);
-        }
+        self.queue.push(message);
     }
 }
 
 impl Drop for NodeWriter {
     fn drop(&mut self) {
-        drop(self.sender.take());
+        self.queue.close();
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
@@ -116,40 +119,47 @@ impl Worker {
         }
     }
 
-    fn run(mut self, receiver: &Receiver<Message>) {
+    fn run(mut self, queue: &Queue) {
         loop {
-            match receiver.recv_timeout(THROTTLE) {
-                Ok(Message::Update { state, at_once }) => {
-                    let db = state.name.clone();
-                    self.pending.insert(db.clone(), *state);
-                    if at_once {
-                        self.write(&db);
-                    }
-                }
-                Ok(Message::Forget(db)) => {
-                    self.pending.remove(&db);
-                    self.written.remove(&db);
-                    let done = self.node.forget_database(&db);
-                    self.report(&done, &db);
-                }
-                Ok(Message::ClockSkew(skew_ms)) => self.skew_ms = Some(skew_ms),
-                Ok(Message::Deleted(names)) => {
-                    let done = self.node.set_deleted(&names);
-                    self.report(&done, "*");
-                }
-                Ok(Message::Upstream(path)) => {
-                    let done = self.node.set_upstream(&path);
-                    self.report(&done, "*");
-                }
-                Ok(Message::Flush(written)) => {
-                    self.write_due(Duration::ZERO);
-                    // Whoever asked may have gone.
-                    let _ = written.send(());
-                }
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return self.write_due(Duration::ZERO),
+            // What is pending is not due before a while has passed, and nor is what replaces it.
+            let (messages, open) = queue.take(THROTTLE, !self.pending.is_empty());
+            messages.into_iter().for_each(|message| self.handle(message));
+            if !open {
+                return self.write_due(Duration::ZERO);
             }
             self.write_due(THROTTLE);
+        }
+    }
+
+    fn handle(&mut self, message: Message) {
+        match message {
+            Message::Update { state, at_once } => {
+                let db = state.name.clone();
+                self.pending.insert(db.clone(), *state);
+                if at_once {
+                    self.write(&db);
+                }
+            }
+            Message::Forget(db) => {
+                self.pending.remove(&db);
+                self.written.remove(&db);
+                let done = self.node.forget_database(&db);
+                self.report(&done, &db);
+            }
+            Message::ClockSkew(skew_ms) => self.skew_ms = Some(skew_ms),
+            Message::Deleted(names) => {
+                let done = self.node.set_deleted(&names);
+                self.report(&done, "*");
+            }
+            Message::Upstream(path) => {
+                let done = self.node.set_upstream(&path);
+                self.report(&done, "*");
+            }
+            Message::Flush(written) => {
+                self.write_due(Duration::ZERO);
+                // Whoever asked may have gone.
+                let _ = written.send(());
+            }
         }
     }
 

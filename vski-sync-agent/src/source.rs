@@ -202,9 +202,19 @@ impl Source {
         held: Duration,
         wait: Duration,
     ) -> Result<Answer, SourceError> {
-        const CALL: &str = "changeset";
         let query = [("wait", wait.as_secs()), ("held", u64::try_from(held.as_millis()).unwrap_or(u64::MAX))];
-        let request = self.about(Method::GET, db, position).query(&query);
+        self.changes(self.about(Method::GET, db, position).query(&query), wait).await
+    }
+
+    /// What follows `position`, where this copy is about to be: the master does not take it for where it is.
+    #[tracing::instrument(name = "pull", skip_all, fields(otel.kind = "client", db, version = position.version))]
+    pub async fn changeset_ahead(&self, db: &str, position: Position) -> Result<Answer, SourceError> {
+        let request = self.about(Method::GET, db, position).query(&[("ahead", true)]);
+        self.changes(request, Duration::ZERO).await
+    }
+
+    async fn changes(&self, request: reqwest::RequestBuilder, wait: Duration) -> Result<Answer, SourceError> {
+        const CALL: &str = "changeset";
         let request = request.header(ACCEPT_ENCODING, "zstd").header(header::FRAMES, names::TRACED_FRAMES);
         let asked_ms = clock::now_ms();
         let response = self.answer(CALL, request, wait + ANSWER_MARGIN).await?;

@@ -199,6 +199,19 @@ struct Counted {
 }
 
 impl LogSize {
+    /// Payload bytes in the log, if that was counted when it ended at `head` and nothing was removed since.
+    #[must_use]
+    pub fn at(&self, head: Position) -> Option<u64> {
+        self.counted.filter(|counted| counted.upto == head).map(|counted| counted.bytes)
+    }
+
+    /// Entries of so many payload bytes follow what was counted, the last of them at `head`. For the one who appends.
+    pub fn appended(&mut self, head: Position, bytes: u64) {
+        if let Some(counted) = &mut self.counted {
+            (counted.upto, counted.bytes) = (head, counted.bytes + bytes);
+        }
+    }
+
     /// Payload bytes in the log, as this connection sees it.
     pub fn refresh(&mut self, conn: &Connection) -> Result<u64, LogError> {
         let (upto, pruned_bytes) = (head(conn)?.position, pruned_bytes(conn)?);

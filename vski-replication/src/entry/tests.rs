@@ -124,3 +124,14 @@ proptest! {
         prop_assert!(Entry::decode(&mut frame_with(&entry(), &bytes).as_slice()).is_err());
     }
 }
+
+#[test]
+fn frames_tell_where_they_claim_to_lead_and_torn_ones_nothing() {
+    let entries = [1, 2, 3].map(|version| Entry { version, chain: Chain([version as u8; 32]), ..entry() });
+    let mut frames = Vec::new();
+    entries.iter().for_each(|entry| entry.encode(&mut frames));
+    assert_eq!(claimed_end(&frames), Some(entries[2].position()));
+    assert_eq!(claimed_end(&[]), None);
+    assert_eq!(claimed_end(&frames[..frames.len() - 1]), None);
+    assert_eq!(claimed_end(&[0, 0, 0, 1, 7]), None);
+}

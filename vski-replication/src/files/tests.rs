@@ -180,3 +180,21 @@ fn a_part_that_does_not_grow_is_swept_though_a_row_names_it_unless_it_is_being_w
     assert_eq!(look(122), 1);
     assert!(!dir.files("default").join(".part-named").exists() && dir.files("default").join(".part-upload").exists());
 }
+
+#[test]
+fn a_changeset_that_does_not_name_the_table_changes_no_row_of_it() {
+    let conn = Connection::open_in_memory().unwrap();
+    let head = crate::changelog::create(&conn, crate::position::DatabaseId([1; 16])).unwrap();
+    TABLES.iter().for_each(|sql| conn.execute_batch(sql).unwrap());
+    conn.execute_batch("CREATE TABLE other (id TEXT PRIMARY KEY NOT NULL)").unwrap();
+    let entry = |sql: &str| {
+        let session = crate::session::Session::start(&conn).unwrap();
+        conn.execute_batch(sql).unwrap();
+        head.next(Kind::Changes, head.position.epoch, head.schema_hash, session.changeset().unwrap())
+    };
+    let row = "INSERT INTO _files VALUES ('a', 'c', 'r', 'f', 1, '', '')";
+    assert!(!may_change(&entry("INSERT INTO other VALUES ('_files')")));
+    assert!(may_change(&entry(row)));
+    assert!(may_change(&entry("INSERT INTO other VALUES ('b'); DELETE FROM _files")));
+    assert!(may_change(&head.next(Kind::Schema, head.position.epoch, head.schema_hash, Vec::new())));
+}

@@ -3,12 +3,13 @@
 use std::time::{Duration, Instant};
 
 use tokio::select;
-use vski_replication::clock;
+use vski_replication::changelog::Pruned;
 use vski_replication::position::{DatabaseId, Position, SchemaHash};
 use vski_replication::trace::Trace;
+use vski_replication::{clock, files};
 
 use super::relayed::Seen;
-use super::{Agent, Event};
+use super::{Agent, Event, ahead};
 use crate::apply::{Applied, LocalCopy};
 use crate::error::AgentError;
 use crate::round::Outcome;
@@ -18,6 +19,9 @@ use crate::{blocking, lineage, verify};
 /// How often the local log is looked at for entries that are too old. One that grows too large is cut at once.
 const PRUNE_EVERY: Duration = Duration::from_secs(60);
 
+/// The largest batch that is searched for rows of uploaded files.
+const SEARCHED_BYTES: usize = 256 << 10;
+
 impl Agent {
     /// Asks for what follows the local head, and applies it.
     pub(super) async fn ask(&mut self, wait: Duration) -> Result<Event, AgentError> {
@@ -25,11 +29,18 @@ impl Agent {
         self.check_listed()?;
         let (database_id, position) = self.open().await?;
         let held = self.held(position);
+        let ahead = self.ahead.take();
+        let next = async {
+            match ahead::answer(ahead, position).await {
+                Some(answer) => Ok(answer),
+                None => self.context.source.changeset(&self.db, position, held, wait).await,
+            }
+        };
         let answer = select! {
             biased;
             () = self.shutdown.cancelled() => return Ok(Event::Retry),
             () = self.inbox.arrived(), if !wait.is_zero() => return Ok(Event::Due),
-            answer = self.context.source.changeset(&self.db, position, held, wait) => answer,
+            answer = next => answer,
         };
         let answer = answer.map_err(|error| match error {
             SourceError::NotFound { .. } => AgentError::MissingOnMaster,
@@ -50,15 +61,22 @@ impl Agent {
         let seen = Seen::of(&answer, wait);
         self.publish(|state| seen.note_head(state));
         let position = match answer.changes {
-            Changes::AtHead | Changes::ParentBehind => position,
-            Changes::Entries(frames) => self.apply(frames, u64::MAX, answer.pulled).await?,
+            Changes::AtHead | Changes::ParentBehind => {
+                if self.is_prune_due() {
+                    self.prune().await?;
+                }
+                position
+            }
+            Changes::Entries(frames) => {
+                self.ask_ahead(&frames, answer.head);
+                self.apply(frames, u64::MAX, answer.pulled).await?
+            }
             Changes::Diverged { common } => return Err(AgentError::Lost { common }),
             Changes::BelowBase { base } => return Err(AgentError::Pruned { base }),
         };
         self.backoff.reset();
         self.complaints.clear();
         self.stop = None;
-        self.prune().await?;
         if position.version < answer.head.version {
             self.publish(|state| (state.state, state.detail) = ("catch_up".to_owned(), None));
             return Ok(Event::Behind);
@@ -106,50 +124,55 @@ impl Agent {
         pulled: Option<Trace>,
     ) -> Result<Position, AgentError> {
         let mut copy = self.copy.take().expect("a batch is asked for with the copy open");
-        let (copy, applied, counts, took) = blocking::run(move || {
-            let started = Instant::now();
-            let mut entries = match verify::entries(copy.position(), &frames) {
-                Ok(entries) => entries,
-                Err(error) => return (copy, Err(error.into()), (0, 0), started.elapsed()),
-            };
-            entries.retain(|entry| entry.version <= last);
-            let applied = copy.apply_pulled(&entries, pulled);
-            let done = entries.iter().filter(|entry| entry.version <= copy.position().version);
-            let counts = done.fold((0, 0), |(count, bytes), entry| (count + 1, bytes + entry.payload.len() as u64));
-            (copy, applied, counts, started.elapsed())
+        let (due, retention, dir) = (self.is_prune_due(), self.context.retention, self.context.dir.clone());
+        // All of it at once: for a small entry, going to another thread and back costs more than the work there.
+        let (copy, batch) = blocking::run(move || {
+            let batch = Batch::apply(&mut copy, &frames, last, pulled);
+            let applied = matches!(batch.applied, Ok(Applied::All));
+            let pruned = applied.then(|| copy.prune(retention, due, clock::now_ms(), &dir));
+            (copy, Batch { pruned, ..batch })
         })
         .await;
         let position = copy.position();
         self.copy = Some(copy);
-        if counts.0 > 0 {
-            self.context.board.metrics.applied(&self.db, counts.0, counts.1, took);
-            self.publish(|state| state.position = Some(position));
+        if batch.entries > 0 {
+            self.context.board.metrics.applied(&self.db, batch.entries, batch.bytes, batch.took);
+            self.context.board.applied(&self.db, position, batch.file_rows);
         }
-        if let Applied::SchemaNeeded { version, local, master } = applied? {
+        if let Applied::SchemaNeeded { version, local, master } = batch.applied? {
             self.migrate(version, local, master).await?;
+        }
+        if let Some(pruned) = batch.pruned {
+            self.note_pruned(due, pruned?);
         }
         Ok(position)
     }
 
-    /// Cuts the local log from below, when it is time to.
+    fn is_prune_due(&self) -> bool {
+        self.pruned.is_none_or(|at| at.elapsed() >= PRUNE_EVERY)
+    }
+
+    /// Cuts the local log from below, with nothing to apply.
     async fn prune(&mut self) -> Result<(), AgentError> {
-        let (due, retention) = (self.pruned.is_none_or(|at| at.elapsed() >= PRUNE_EVERY), self.context.retention);
-        let mut copy = self.copy.take().expect("the log is cut after a batch, with the copy open");
-        let dir = self.context.dir.clone();
+        let mut copy = self.copy.take().expect("the log is cut after an answer, with the copy open");
+        let (retention, dir) = (self.context.retention, self.context.dir.clone());
         let (copy, pruned) = blocking::run(move || {
-            let pruned = copy.prune(retention, due, clock::now_ms(), &dir);
+            let pruned = copy.prune(retention, true, clock::now_ms(), &dir);
             (copy, pruned)
         })
         .await;
         self.copy = Some(copy);
-        let pruned = pruned?;
+        self.note_pruned(true, pruned?);
+        Ok(())
+    }
+
+    fn note_pruned(&mut self, due: bool, pruned: Pruned) {
         if due {
             self.pruned = Some(Instant::now());
         }
         if pruned.entries > 0 {
             tracing::info!(db = self.db, entries = pruned.entries, bytes = pruned.bytes, "log pruned");
         }
-        Ok(())
     }
 
     /// Brings the local schema to the master's before entry `version`.
@@ -171,5 +194,38 @@ impl Agent {
         .await;
         self.copy = Some(copy);
         migrated
+    }
+}
+
+/// What became of a batch.
+struct Batch {
+    applied: Result<Applied, AgentError>,
+    /// How many of its entries were applied.
+    entries: u64,
+    /// Their payloads.
+    bytes: u64,
+    /// Whether they may have changed rows of uploaded files.
+    file_rows: bool,
+    took: Duration,
+    /// What the log had too much of then; `None` where not all was applied.
+    pruned: Option<Result<Pruned, AgentError>>,
+}
+
+impl Batch {
+    fn apply(copy: &mut LocalCopy, frames: &[u8], last: u64, pulled: Option<Trace>) -> Self {
+        let started = Instant::now();
+        let (applied, entries) = match verify::entries(copy.position(), frames) {
+            Ok(mut entries) => {
+                entries.retain(|entry| entry.version <= last);
+                (copy.apply_pulled(&entries, pulled), entries)
+            }
+            Err(error) => (Err(error.into()), Vec::new()),
+        };
+        let took = started.elapsed();
+        let done = entries.iter().filter(|entry| entry.version <= copy.position().version);
+        let (count, bytes) = done.fold((0, 0), |(count, bytes), entry| (count + 1, bytes + entry.payload.len() as u64));
+        // Looking at the rows costs less than searching many bytes for them.
+        let file_rows = frames.len() > SEARCHED_BYTES || entries.iter().any(files::may_change);
+        Self { applied, entries: count, bytes, file_rows, took, pruned: None }
     }
 }

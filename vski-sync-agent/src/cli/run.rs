@@ -27,7 +27,8 @@ pub(super) fn execute(args: &RunArgs) -> Result<ExitCode> {
     if node.secret_is_short {
         tracing::warn!("JWT_SECRET has fewer than {MIN_SECRET_CHARS} characters: use a longer random one");
     }
-    let runtime = tokio::runtime::Runtime::new().context("start the runtime")?;
+    // One thread: what takes long is on blocking ones, and handing an answer from worker to worker costs more than reading it.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")?;
     let outcome = runtime.block_on(serve(node, sync, args.retention, &args.agent_addr));
     telemetry.shutdown();
     outcome

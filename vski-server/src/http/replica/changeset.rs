@@ -51,9 +51,11 @@ pub(super) struct ChangesetParams {
     wait: Option<u64>,
     /// How long the caller has been there, ms: it is ready to wait for a replica that is behind it.
     held: Option<i64>,
+    /// Whether the caller is only about to be there.
+    ahead: Option<bool>,
 }
 
-/// Entries of the log after a position, which is acknowledged by this.
+/// Entries of the log after a position, which is acknowledged by this unless it is asked `ahead`.
 #[utoipa::path(
     get,
     path = route::CHANGESET,
@@ -82,7 +84,7 @@ pub(super) async fn changeset(
         0 => poll.find().await?,
         _ => poll.wait(Instant::now() + Duration::from_secs(patience)).await?,
     };
-    if matches!(found.standing, Standing::AtHead | Standing::Behind) {
+    if matches!(found.standing, Standing::AtHead | Standing::Behind) && params.ahead != Some(true) {
         // The position sent is the acknowledgement.
         app.replicas.heard(&peer, &params.db, position);
     }
