@@ -19,6 +19,7 @@ mod collection_crash;
 
 /// An agent dies, or fails, at every place where it can.
 mod agent_crash;
+mod ahead;
 
 /// The same of a master.
 mod master_crash;
