@@ -3,7 +3,7 @@
 //!
 //! It holds until somebody else commits to the file, which SQLite counts (`PRAGMA data_version`), or until this connection
 //! itself may have changed it, which whoever owns it has to say: [`Seen::forget`]. Totals are kept by connections alone that
-//! never write. [`Catalogue::load`] and [`counted`] find it while [`Seen::during`] runs on its thread.
+//! never write. `Catalogue::load` and `counted` find it while `Seen::during` runs on its thread.
 
 use std::cell::RefCell;
 use std::ptr;
