@@ -7,10 +7,10 @@
 use axum::body::Body;
 use axum::extract::Request;
 use axum::http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY};
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
-use axum::response::{IntoResponse, Response};
+use axum::http::{HeaderValue, Method, StatusCode};
+use axum::response::Response;
 
-use super::error::ApiError;
+use super::json::{in_memory, is_json};
 
 /// For one user, who has to ask again each time.
 const REVALIDATE: &str = "private, no-cache";
@@ -43,11 +43,9 @@ pub async fn tag(known: &[HeaderValue], response: Response) -> Response {
     if response.status() != StatusCode::OK || !is_json(response.headers()) {
         return response;
     }
-    let (mut parts, body) = response.into_parts();
-    // It is in memory already: JSON is never streamed here.
-    let body = match axum::body::to_bytes(body, usize::MAX).await {
-        Ok(body) => body,
-        Err(error) => return ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    let (mut parts, body) = match in_memory(response).await {
+        Ok(answer) => answer,
+        Err(failure) => return failure,
     };
     let hash = blake3::hash(&body).to_hex();
     let opaque = format!("\"{}\"", &hash[..TAG_DIGITS]);
@@ -63,10 +61,6 @@ pub async fn tag(known: &[HeaderValue], response: Response) -> Response {
 
 fn is_read(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD)
-}
-
-fn is_json(headers: &HeaderMap) -> bool {
-    headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"))
 }
 
 /// Whether an If-None-Match has the tag, weak or strong (RFC 9110, 13.1.2). Our tags have no comma in them.

@@ -15,6 +15,7 @@ use vski_replication::{clock, digest};
 use vski_sync_agent::telemetry;
 
 use super::error::ApiError;
+use super::json::{in_memory, is_json};
 use super::{bodies, caching};
 use crate::app::{App, Databases};
 use crate::trace::{self, Asked};
@@ -34,8 +35,8 @@ pub async fn observe(State(app): State<App>, request: Request, next: Next) -> Re
     let route = matched.as_ref().map_or("unmatched", MatchedPath::as_str);
     let span = span(&request, route);
     let trace = trace::of_request(&span, request.headers());
-    let response = trace::scope(trace, Asked::of(&request), next.run(request));
-    let mut response = if span.is_disabled() { response.await } else { response.instrument(span.clone()).await };
+    let handled = trace::scope(trace, Asked::of(&request), next.run(request));
+    let mut response = handled.instrument(span.clone()).await;
     let status = response.status();
     span.record("http.response.status_code", status.as_u16());
     app.metrics.http_requests.with_label_values(&[method, route, status.as_str()]).inc();
@@ -63,10 +64,8 @@ fn span(request: &Request, route: &str) -> Span {
 
 /// As metrics call it: a caller may send any word.
 fn known_method(method: &Method) -> &'static str {
-    const KNOWN: [Method; 7] =
-        [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS];
-    const NAMES: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
-    KNOWN.iter().position(|known| known == method).map_or("other", |at| NAMES[at])
+    const KNOWN: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+    KNOWN.into_iter().find(|known| known == method).unwrap_or("other")
 }
 
 /// A request from the door to its handler, and its response back, in the order in which it happens.
@@ -121,7 +120,7 @@ async fn in_time(app: &App, request: Request, next: Next) -> Response {
 /// Refusals that are not ours (a path that is no text, a range that cannot be served) get our envelope too.
 async fn envelope(response: Response) -> Response {
     let status = response.status();
-    if !(status.is_client_error() || status.is_server_error()) || is_json(&response) {
+    if !(status.is_client_error() || status.is_server_error()) || is_json(response.headers()) {
         return response;
     }
     let (mut parts, body) = response.into_parts();
@@ -133,10 +132,6 @@ async fn envelope(response: Response) -> Response {
     let (ours, body) = refusal.into_parts();
     parts.headers.extend(ours.headers);
     Response::from_parts(parts, body)
-}
-
-fn is_json(response: &Response) -> bool {
-    response.headers().get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"))
 }
 
 /// Tells the caller what this node's clock showed when it was asked and when it answered, so that both can be compared.
@@ -152,14 +147,12 @@ pub async fn tell_time(request: Request, next: Next) -> Response {
 
 /// Says what the bytes of a JSON answer to a replica hash to: of all that a master tells, these have no hash of their own.
 async fn seal(response: Response) -> Response {
-    if !is_json(&response) {
+    if !is_json(response.headers()) {
         return response;
     }
-    let (mut parts, body) = response.into_parts();
-    // It is in memory already: JSON is never streamed here.
-    let body = match axum::body::to_bytes(body, usize::MAX).await {
-        Ok(body) => body,
-        Err(error) => return ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    let (mut parts, body) = match in_memory(response).await {
+        Ok(answer) => answer,
+        Err(failure) => return failure,
     };
     let digest = HeaderValue::from_str(&digest::of(&body)).expect("hex digits are header text");
     parts.headers.insert(header::DIGEST, digest);

@@ -61,7 +61,7 @@ mod extract;
 /// A request as rules and filters see it.
 mod asked;
 
-/// Answers in JSON that are text already.
+/// Answers in JSON, as text.
 mod json;
 
 /// The states that handlers run in.
