@@ -30,7 +30,7 @@ use crate::store::database::Database;
 use crate::store::error::StoreError;
 use crate::store::import;
 use crate::store::master::Master;
-use crate::store::query::list::{self as lists, Found, ListQuery};
+use crate::store::query::list::{self as lists, ListQuery};
 use crate::store::query::write::Made;
 use crate::store::query::{Asking, Shape, write};
 use crate::store::reader::Reader;
@@ -252,17 +252,14 @@ pub async fn secrets(app: &App, address: IpAddr, database: &Database, action: &A
 /// read here and not on the writer's thread, for which others wait.
 pub async fn shaped(reader: &Reader, action: Arc<Action>, made: Option<Made>) -> Result<Option<Vec<u8>>, StoreError> {
     let Some(made) = made else { return Ok(None) };
-    let alone = match &made.record {
-        Found::Tree(record) if action.shape.expands() => record.clone(),
-        _ => return Ok(Some(made.alone(&action.shape))),
-    };
-    let wanted = Arc::clone(&action);
+    if !action.shape.expands() {
+        return Ok(Some(made.record.alone(&action.shape)));
+    }
+    let (alone, wanted) = (made.record.clone(), Arc::clone(&action));
     let read = reader.read(move |conn| write::shaped(conn, &wanted.collection, made, &wanted.shape));
     match read.await {
         // It is stored: an error would have it sent again.
-        Err(StoreError::ReadsBusy(_) | StoreError::ReadTimeout(_)) => {
-            Ok(Some(lists::text(&action.shape.project(alone))))
-        }
+        Err(StoreError::ReadsBusy(_) | StoreError::ReadTimeout(_)) => Ok(Some(alone.alone(&action.shape))),
         shaped => shaped.map(Some),
     }
 }

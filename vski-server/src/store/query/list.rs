@@ -48,6 +48,17 @@ pub enum Found {
     Tree(Value),
 }
 
+impl Found {
+    /// As text, without the records that its shape would expand.
+    #[must_use]
+    pub fn alone(self, shape: &Shape) -> Vec<u8> {
+        match self {
+            Self::Text(found) => found,
+            Self::Tree(found) => text(&shape.project(found)),
+        }
+    }
+}
+
 /// Room for a record's text, bytes, before it has to grow.
 const TEXT_BYTES: usize = 512;
 
@@ -90,10 +101,8 @@ pub fn view(
     shape: &Shape,
 ) -> Result<Vec<u8>, StoreError> {
     let rule = rules::condition(asking, collection, |rules| &rules.view_rule)?;
-    match one(conn, asking, collection, &is_it(id, rule), shape)? {
-        Found::Text(found) => Ok(found),
-        Found::Tree(found) => Ok(text(&shaped(conn, asking, collection, found, shape)?)),
-    }
+    let found = one(conn, asking, collection, &is_it(id, rule), shape)?;
+    sent(conn, asking, collection, found, shape)
 }
 
 /// The same for [`Reader::now`](crate::store::reader::Reader::now): nothing where more than the one record is to be read, by
@@ -132,13 +141,26 @@ pub fn tree(
     id: &str,
     shape: &Shape,
 ) -> Result<Value, StoreError> {
-    let wanted = is_it(id, None);
-    let found = read(conn, asking, collection, &wanted.condition)?.pop();
-    shaped(conn, asking, collection, found.ok_or_else(|| missing(collection, id))?, shape)
+    let found = one_tree(conn, asking, collection, &is_it(id, None))?;
+    shaped(conn, asking, collection, found, shape)
+}
+
+/// A record that was read, in its shape, as text.
+pub fn sent(
+    conn: &Connection,
+    asking: Asking<'_>,
+    collection: &Collection,
+    found: Found,
+    shape: &Shape,
+) -> Result<Vec<u8>, StoreError> {
+    match found {
+        Found::Text(found) => Ok(found),
+        Found::Tree(found) => Ok(text(&shaped(conn, asking, collection, found, shape)?)),
+    }
 }
 
 /// A record that was read, with what is expanded, and the wanted fields.
-pub fn shaped(
+fn shaped(
     conn: &Connection,
     asking: Asking<'_>,
     collection: &Collection,
@@ -170,12 +192,20 @@ fn one(
     shape: &Shape,
 ) -> Result<Found, StoreError> {
     if !shape.is_plain() {
-        let found = read(conn, asking, collection, &wanted.condition)?.pop();
-        return found.map(Found::Tree).ok_or_else(|| missing(collection, wanted.id));
+        return one_tree(conn, asking, collection, wanted).map(Found::Tree);
     }
     let mut found = Vec::with_capacity(TEXT_BYTES);
     each(conn, asking, collection, &wanted.condition, |row, shows| write_json(&mut found, collection, row, shows))?;
     if found.is_empty() { Err(missing(collection, wanted.id)) } else { Ok(Found::Text(found)) }
+}
+
+fn one_tree(
+    conn: &Connection,
+    asking: Asking<'_>,
+    collection: &Collection,
+    wanted: &Wanted<'_>,
+) -> Result<Value, StoreError> {
+    read(conn, asking, collection, &wanted.condition)?.pop().ok_or_else(|| missing(collection, wanted.id))
 }
 
 fn conditions(asking: Asking<'_>, collection: &Collection, query: &ListQuery) -> Result<Condition, StoreError> {
@@ -280,6 +310,6 @@ fn each(
 }
 
 /// As it is sent.
-pub fn text(value: &Value) -> Vec<u8> {
+fn text(value: &Value) -> Vec<u8> {
     value.to_string().into_bytes()
 }

@@ -19,17 +19,6 @@ pub struct Made {
     request: RequestInfo,
 }
 
-impl Made {
-    /// As text, without the records that its shape would expand.
-    #[must_use]
-    pub fn alone(self, shape: &Shape) -> Vec<u8> {
-        match self.record {
-            Found::Text(record) => record,
-            Found::Tree(record) => list::text(&shape.project(record)),
-        }
-    }
-}
-
 /// Makes a record of the request's body, if the create rule lets the new row be; an error undoes it with the savepoint that
 /// every request runs in. What is answered is brought into its shape later: see [`shaped`].
 pub fn create(
@@ -114,11 +103,7 @@ pub fn delete(
 
 /// A written record as the caller wants to see it, as text. Not for the writer's thread: others wait for that one.
 pub fn shaped(conn: &Connection, collection: &str, made: Made, shape: &Shape) -> Result<Vec<u8>, StoreError> {
-    let record = match made.record {
-        Found::Text(record) => return Ok(record),
-        Found::Tree(record) => record,
-    };
     let catalogue = Catalogue::load(conn)?;
     let asking = Asking { catalogue: &catalogue, request: &made.request };
-    Ok(list::text(&list::shaped(conn, asking, catalogue.get(collection)?, record, shape)?))
+    list::sent(conn, asking, catalogue.get(collection)?, made.record, shape)
 }
