@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
+use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 use rusqlite::{Connection, OpenFlags};
 use rustix::fs::{Access, access};
 
@@ -46,10 +47,20 @@ pub fn writer(path: &Path) -> rusqlite::Result<Connection> {
 
 /// A writer that applies entries: what triggers and foreign keys did on the master is in the changeset already.
 pub fn applier(path: &Path) -> rusqlite::Result<Connection> {
-    let conn = writer(path)?;
+    let mut conn = writer(path)?;
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY, false)?;
+    conn.authorizer(Some(without_deferring))?;
     Ok(conn)
+}
+
+/// SQLite switches the deferring of foreign keys on and off around each changeset, and compiles all statements anew after
+/// either. Where foreign keys are off it means nothing, and is left out.
+fn without_deferring(asked: AuthContext<'_>) -> Authorization {
+    match asked.action {
+        AuthAction::Pragma { pragma_name: "defer_foreign_keys", .. } => Authorization::Ignore,
+        _ => Authorization::Allow,
+    }
 }
 
 /// A connection that can only read and never creates the file.
@@ -107,7 +118,10 @@ fn strict(conn: &Connection) -> rusqlite::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use rusqlite::StatementStatus;
+
     use super::*;
+    use crate::session::{self, Session};
 
     #[test]
     fn the_linked_sqlite_is_new_enough_for_two_processes() {
@@ -143,6 +157,22 @@ mod tests {
         let conn = writer(&dir.path().join("a.db")).unwrap();
         let store: i64 = conn.pragma_query_value(None, "temp_store", |row| row.get(0)).unwrap();
         assert_eq!(store, 1, "the machine that runs this has a directory for temporary files");
+    }
+
+    #[test]
+    fn a_changeset_leaves_an_appliers_statements_compiled() {
+        let dir = tempfile::tempdir().unwrap();
+        let table = "CREATE TABLE t (id TEXT PRIMARY KEY NOT NULL, parent TEXT REFERENCES t (id))";
+        let (from, to) = (writer(&dir.path().join("a.db")).unwrap(), applier(&dir.path().join("b.db")).unwrap());
+        [&from, &to].iter().for_each(|conn| conn.execute_batch(table).unwrap());
+        let mut count = to.prepare("SELECT count(*) FROM t").unwrap();
+        for (sql, rows) in [("INSERT INTO t VALUES ('a', NULL)", 1), ("INSERT INTO t VALUES ('b', 'a')", 2)] {
+            let session = Session::start(&from).unwrap();
+            from.execute_batch(sql).unwrap();
+            session::apply(&to, &session.changeset().unwrap()).unwrap();
+            assert_eq!(count.query_row([], |row| row.get(0)), Ok(rows));
+        }
+        assert_eq!(count.get_status(StatementStatus::RePrepare), 0);
     }
 
     #[test]
