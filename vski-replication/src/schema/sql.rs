@@ -224,7 +224,21 @@ const KEYWORDS: [&str; 147] = [
 /// A name in double quotes, whatever it contains.
 #[must_use]
 pub fn quote_name(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
+    let mut sql = String::with_capacity(name.len() + 2);
+    push_name(&mut sql, name);
+    sql
+}
+
+/// Appends [`quote_name`] to a statement.
+pub fn push_name(sql: &mut String, name: &str) {
+    sql.push('"');
+    for (at, part) in name.split('"').enumerate() {
+        if at > 0 {
+            sql.push_str("\"\"");
+        }
+        sql.push_str(part);
+    }
+    sql.push('"');
 }
 
 #[cfg(test)]

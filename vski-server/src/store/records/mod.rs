@@ -35,7 +35,7 @@ use std::sync::{Mutex, PoisonError};
 
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, Statement};
 use serde_json::{Map, Value};
-use vski_replication::schema::sql::quote_name;
+use vski_replication::schema::sql::push_name;
 
 pub use self::body::{Body, Sender};
 pub use self::check::{NewRecord, check};
@@ -53,6 +53,9 @@ pub const DEFAULT_PER_PAGE: u64 = 30;
 
 /// Records per page at most (PocketBase's).
 pub const MAX_PER_PAGE: u64 = 1000;
+
+/// Room for the names of a collection's columns, bytes, before it has to grow: each request names them anew.
+const COLUMNS_BYTES: usize = 256;
 
 /// One record, with what only admins see.
 pub fn view(conn: &Connection, collection: &Collection, id: &str) -> Result<Value, StoreError> {
@@ -135,9 +138,16 @@ fn failed(views: &[&Collection], cause: &rusqlite::Error) -> StoreError {
 /// is a view's, then the fields that anybody may see.
 #[must_use]
 pub fn columns(collection: &Collection) -> String {
-    let system = system(collection).iter().map(|name| format!("r.{name}"));
-    let fields = shown(collection).map(|field| format!("r.{}", quote_name(field.column_name())));
-    system.chain(fields).collect::<Vec<_>>().join(", ")
+    let (system, mut sql) = (system(collection), String::with_capacity(COLUMNS_BYTES));
+    for (at, name) in system.iter().enumerate() {
+        sql.push_str(if at > 0 { ", r." } else { "r." });
+        sql.push_str(name);
+    }
+    for field in shown(collection) {
+        sql.push_str(", r.");
+        push_name(&mut sql, field.column_name());
+    }
+    sql
 }
 
 /// A row of [`columns`] as JSON, with what only admins see: see [`Collection::hide`].
