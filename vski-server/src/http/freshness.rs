@@ -8,6 +8,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use vski_replication::clock;
 
+use super::around::{Around, Within};
 use super::caching;
 use super::error::ApiError;
 use super::extract::DbName;
@@ -25,13 +26,27 @@ pub async fn gate(State(app): State<App>, request: Request, next: Next) -> Respo
 }
 
 /// The same for a read that answers in JSON: its answer gets a tag.
-pub async fn tagged(State(app): State<App>, request: Request, next: Next) -> Response {
-    let request = match passed(&app, request).await {
-        Ok(request) => request,
-        Err(refusal) => return refusal,
-    };
-    let Some(known) = caching::known(&request) else { return next.run(request).await };
-    caching::tag(&known, next.run(request).await).await
+#[derive(Clone)]
+pub struct Tagged(pub App);
+
+impl Around for Tagged {
+    fn around<S: Within>(
+        &self,
+        request: Request,
+        within: &mut S,
+    ) -> impl Future<Output = Response> + Send + 'static + use<S> {
+        let (app, mut within) = (self.0.clone(), within.take());
+        async move {
+            let request = match passed(&app, request).await {
+                Ok(request) => request,
+                Err(refusal) => return refusal,
+            };
+            match caching::known(&request) {
+                Some(known) => caching::tag(&known, within.handle(request).await).await,
+                None => within.handle(request).await,
+            }
+        }
+    }
 }
 
 async fn passed(app: &App, request: Request) -> Result<Request, Response> {

@@ -1,7 +1,7 @@
 //! What happens to every request: it is counted and traced, its response names this node, and a replica refuses
 //! writes before anything else looks at them.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
@@ -14,6 +14,7 @@ use vski_replication::node::Role;
 use vski_replication::{clock, digest};
 use vski_sync_agent::telemetry;
 
+use super::around::{Around, Within};
 use super::error::ApiError;
 use super::json::{in_memory, is_json};
 use super::{bodies, caching};
@@ -28,21 +29,37 @@ const READ_ONLY: &str = r#"{"error": "replica is read-only", "code": 403}"#;
 
 /// Counts a request and gives it a span, which goes to the OTLP collector if there is one. Every response says which node it
 /// came from, errors and preflights included.
-pub async fn observe(State(app): State<App>, request: Request, next: Next) -> Response {
-    let started = Instant::now();
-    let method = known_method(request.method());
-    let matched = request.extensions().get::<MatchedPath>().cloned();
-    let route = matched.as_ref().map_or("unmatched", MatchedPath::as_str);
-    let span = span(&request, route);
-    let trace = trace::of_request(&span, request.headers());
-    let handled = trace::scope(trace, Asked::of(&request), next.run(request));
-    let mut response = handled.instrument(span.clone()).await;
-    let status = response.status();
-    span.record("http.response.status_code", status.as_u16());
-    app.metrics.http_requests.with_label_values(&[method, route, status.as_str()]).inc();
-    app.metrics.http_seconds.with_label_values(&[route]).observe(started.elapsed().as_secs_f64());
-    response.headers_mut().extend(app.identity.headers.iter().cloned());
-    response
+#[derive(Clone)]
+pub struct Observe(pub App);
+
+impl Around for Observe {
+    fn around<S: Within>(
+        &self,
+        request: Request,
+        within: &mut S,
+    ) -> impl Future<Output = Response> + Send + 'static + use<S> {
+        let (app, started) = (self.0.clone(), Instant::now());
+        let method = known_method(request.method());
+        let matched = request.extensions().get::<MatchedPath>().cloned();
+        let span = span(&request, route(matched.as_ref()));
+        let trace = trace::of_request(&span, request.headers());
+        let asked = Asked::of(&request);
+        let handled = trace::scope(trace, asked, within.handle(request)).instrument(span.clone());
+        async move {
+            let mut response = handled.await;
+            let (route, status) = (route(matched.as_ref()), response.status());
+            span.record("http.response.status_code", status.as_u16());
+            app.metrics.http_requests.with_label_values(&[method, route, status.as_str()]).inc();
+            app.metrics.http_seconds.with_label_values(&[route]).observe(started.elapsed().as_secs_f64());
+            response.headers_mut().extend(app.identity.headers.iter().cloned());
+            response
+        }
+    }
+}
+
+/// As metrics call it: there are only so many routes.
+fn route(matched: Option<&MatchedPath>) -> &str {
+    matched.map_or("unmatched", MatchedPath::as_str)
 }
 
 /// A span for traces; none where nobody would see it, since it costs a request more than reading a record does.
@@ -69,26 +86,37 @@ fn known_method(method: &Method) -> &'static str {
 }
 
 /// A request from the door to its handler, and its response back, in the order in which it happens.
-pub async fn admit(State(app): State<App>, request: Request, next: Next) -> Response {
-    let method = request.method().clone();
-    let sealed = method == Method::GET && request.uri().path().starts_with("/api/replica/");
-    let (request, loan) = bodies::lend(request);
-    let mut response = answered(&app, request, next).await;
-    if sealed {
-        response = seal(response).await;
-    }
-    if let Some(loan) = loan {
-        loan.settle(&mut response).await;
-    }
-    caching::keep_private(&method, &mut response);
-    response
-}
+#[derive(Clone)]
+pub struct Admit(pub App);
 
-/// The answer to a request, which is gone afterwards: what is left of its body is back with its lender.
-async fn answered(app: &App, request: Request, next: Next) -> Response {
-    match refusal(app, &request) {
-        Some(refusal) => refusal,
-        None => envelope(in_time(app, request, next).await).await,
+impl Around for Admit {
+    fn around<S: Within>(
+        &self,
+        request: Request,
+        within: &mut S,
+    ) -> impl Future<Output = Response> + Send + 'static + use<S> {
+        let method = request.method().clone();
+        let sealed = method == Method::GET && request.uri().path().starts_with("/api/replica/");
+        let (request, loan) = bodies::lend(request);
+        let handled = match refusal(&self.0, &request) {
+            Some(refusal) => Err(refusal),
+            None => Ok((time_limit(&self.0, &request), within.handle(request))),
+        };
+        async move {
+            // Once there is an answer the request is gone: what is left of its body is back with its lender.
+            let mut response = match handled {
+                Err(refusal) => refusal,
+                Ok((limit, handled)) => envelope(in_time(limit, handled).await).await,
+            };
+            if sealed {
+                response = seal(response).await;
+            }
+            if let Some(loan) = loan {
+                loan.settle(&mut response).await;
+            }
+            caching::keep_private(&method, &mut response);
+            response
+        }
     }
 }
 
@@ -101,14 +129,17 @@ fn refusal(app: &App, request: &Request) -> Option<Response> {
     bodies::check(app, request).err().map(IntoResponse::into_response)
 }
 
-/// Ends a request that takes too long. What replicas ask waits on purpose, and a manual migration takes what it takes.
-async fn in_time(app: &App, request: Request, next: Next) -> Response {
+/// How long a request may take. What replicas ask waits on purpose, and a manual migration takes what it takes.
+fn time_limit(app: &App, request: &Request) -> Option<Duration> {
     let path = request.uri().path();
-    if path.starts_with("/api/replica/") || path == "/api/sql" {
-        return next.run(request).await;
-    }
-    let limit = app.limits.request_time;
-    match tokio::time::timeout(limit, next.run(request)).await {
+    let endless = path.starts_with("/api/replica/") || path == "/api/sql";
+    (!endless).then_some(app.limits.request_time)
+}
+
+/// Ends a request that takes too long.
+async fn in_time(limit: Option<Duration>, handled: impl Future<Output = Response>) -> Response {
+    let Some(limit) = limit else { return handled.await };
+    match tokio::time::timeout(limit, handled).await {
         Ok(response) => response,
         Err(_) => {
             let message = format!("the request took longer than {limit:?}: a write may have been stored all the same");

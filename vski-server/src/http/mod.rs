@@ -67,6 +67,9 @@ mod json;
 /// The states that handlers run in.
 pub mod state;
 
+/// Layers that cost little.
+mod around;
+
 /// What happens to every request on its way in and out.
 mod layers;
 
@@ -97,6 +100,7 @@ use axum::{Router, middleware};
 use utoipa_axum::router::OpenApiRouter;
 use vski_sync_agent::supervisor::AgentHandle;
 
+use self::around::AroundLayer;
 use self::error::ApiError;
 use self::state::{MasterState, SourceState};
 use crate::app::App;
@@ -140,8 +144,8 @@ fn source_routes(state: SourceState) -> OpenApiRouter {
 /// What both roles answer from their own files.
 fn read_routes(app: &App) -> OpenApiRouter {
     let rows = OpenApiRouter::new().merge(collections::read_router()).merge(records::read_router());
-    let tagged = middleware::from_fn_with_state(app.clone(), freshness::tagged);
-    let rows = rows.route_layer((compression::layer(), tagged));
+    let tagged = freshness::Tagged(app.clone());
+    let rows = rows.route_layer((compression::layer(), AroundLayer(tagged)));
     // Files have tags of their own, and are sent as they are.
     let gate = middleware::from_fn_with_state(app.clone(), freshness::gate);
     let data = rows.merge(files::read_router().route_layer(gate));
@@ -154,9 +158,9 @@ fn read_routes(app: &App) -> OpenApiRouter {
 /// costs some boxes and a copy of all within for each request: what can stand in one function does.
 fn with_layers(routes: OpenApiRouter, app: App) -> Router {
     openapi::described(routes, app.identity.role).fallback(no_route).method_not_allowed_fallback(no_method).layer((
-        middleware::from_fn_with_state(app.clone(), layers::observe),
+        AroundLayer(layers::Observe(app.clone())),
         cors::layer(&app.cors_origins),
-        middleware::from_fn_with_state(app.clone(), layers::admit),
+        AroundLayer(layers::Admit(app.clone())),
         DefaultBodyLimit::max(app.limits.body()),
     ))
 }
