@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use jiff::Timestamp;
 use jiff::civil::DateTime;
+use jiff::fmt::temporal::DateTimePrinter;
 
 /// Length of a record id (PocketBase's).
 pub const ID_LENGTH: usize = 15;
@@ -60,8 +61,9 @@ const STORED: &str = "%Y-%m-%d %H:%M:%S.%3fZ";
 /// A time in ms since 1970, as PocketBase writes it.
 #[must_use]
 pub fn format_time(ms: i64) -> String {
-    let time = Timestamp::from_millisecond(ms).unwrap_or(Timestamp::UNIX_EPOCH);
-    time.strftime(STORED).to_string()
+    // Prints the same as STORED.
+    const PRINTER: DateTimePrinter = DateTimePrinter::new().separator(b' ').precision(Some(3));
+    PRINTER.timestamp_to_string(&Timestamp::from_millisecond(ms).unwrap_or(Timestamp::UNIX_EPOCH))
 }
 
 /// A time in UTC as [`format_time`] has it. Other than a number of ms it may be the last day of the year 9999, by which people
@@ -95,5 +97,9 @@ mod tests {
     #[test]
     fn times_are_written_as_pocketbase_does() {
         assert_eq!(format_time(1_700_000_000_005), "2023-11-14 22:13:20.005Z");
+        for ms in [0, -1, 999, 1_700_000_000_000, 253_402_207_200_999, i64::MAX] {
+            let time = Timestamp::from_millisecond(ms).unwrap_or(Timestamp::UNIX_EPOCH);
+            assert_eq!(format_time(ms), time.strftime(STORED).to_string());
+        }
     }
 }
