@@ -2,7 +2,7 @@
 //!
 //! There are two lanes, each with permits and connections of its own, so that a few costly filters hold up neither
 //! replication nor logins: `Lane::Data` for what callers ask of records, whose cost is theirs to choose, and
-//! `Lane::System` for all else, which is cheap by design. Look-ups by key have connections beside those of the data lane:
+//! `Lane::System` for all else, which is cheap by design. Look-ups by key, of either lane, have connections beside these:
 //! they wait behind no filter.
 
 /// Connections that are lent.
@@ -48,10 +48,6 @@ const MAX_DATA_VALUE: i32 = 128 << 20;
 /// Steps of SQLite's machine between two looks at whether a read was stopped.
 const STEPS_BETWEEN_LOOKS: i32 = 10_000;
 
-/// Steps of a read that is run where it was asked for, and how many looks it takes to count them: some ten microseconds.
-const QUICK_STEPS: i32 = 500;
-const QUICK_LOOKS: u32 = 4;
-
 /// Whose read it is.
 #[derive(Clone, Copy, Debug)]
 pub enum Lane {
@@ -73,7 +69,7 @@ struct Shared {
     path: PathBuf,
     system: Arc<Pool>,
     data: Arc<Pool>,
-    /// For look-ups of data by key.
+    /// For look-ups by key, of both lanes.
     keys: Arc<Pool>,
     /// How much history there is; counted on from where it was left.
     log_size: Mutex<LogSize>,
@@ -174,26 +170,10 @@ impl Reader {
         &self,
         work: impl FnOnce(&Connection) -> Result<Option<T>, StoreError>,
     ) -> Result<Option<T>, StoreError> {
-        let pool = match self.lane {
-            Lane::System => &self.shared.system,
-            Lane::Data(_) => &self.shared.keys,
-        };
+        let pool = &self.shared.keys;
         let Ok(_permit) = pool.permits.try_acquire() else { return Ok(None) };
-        let mut pooled = match (pool.take(), self.lane) {
-            (Some(pooled), _) => pooled,
-            (None, Lane::System) => return Ok(None),
-            (None, Lane::Data(_)) => self.connect()?,
-        };
-        let mut looks = 0;
-        let too_many = move || {
-            looks += 1;
-            looks > QUICK_LOOKS
-        };
-        pooled.conn.progress_handler(QUICK_STEPS, Some(too_many))?;
-        pooled.conn.busy_timeout(Duration::ZERO)?;
+        let mut pooled = pool.take().map_or_else(|| Ok(Pooled::quick(self.of_data()?)?), Ok::<_, StoreError>)?;
         let result = pooled.in_transaction(work);
-        pooled.conn.busy_timeout(connection::BUSY_TIMEOUT)?;
-        pooled.conn.progress_handler(0, None::<fn() -> bool>)?;
         pool.give_back(pooled);
         match result {
             Err(StoreError::Busy) => Ok(None),
@@ -245,12 +225,18 @@ impl Reader {
 
     /// One more connection for this lane.
     fn connect(&self) -> Result<Pooled, StoreError> {
+        Ok(Pooled::new(match self.lane {
+            Lane::System => self.dedicated()?,
+            Lane::Data(_) => self.of_data()?,
+        }))
+    }
+
+    /// A connection for what callers ask of records.
+    fn of_data(&self) -> Result<Connection, StoreError> {
         let conn = self.dedicated()?;
-        if matches!(self.lane, Lane::Data(_)) {
-            conn.set_limit(Limit::SQLITE_LIMIT_LENGTH, MAX_DATA_VALUE)?;
-            conn.pragma_update(None, "cache_size", -DATA_CACHE_KIB)?;
-        }
-        Ok(Pooled::new(conn))
+        conn.set_limit(Limit::SQLITE_LIMIT_LENGTH, MAX_DATA_VALUE)?;
+        conn.pragma_update(None, "cache_size", -DATA_CACHE_KIB)?;
+        Ok(conn)
     }
 }
 

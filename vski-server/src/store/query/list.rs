@@ -195,7 +195,8 @@ fn one(
         return one_tree(conn, asking, collection, wanted).map(Found::Tree);
     }
     let mut found = Vec::with_capacity(TEXT_BYTES);
-    each(conn, asking, collection, &wanted.condition, |row, shows| write_json(&mut found, collection, row, shows))?;
+    let statement = select(asking, collection, &wanted.condition);
+    each(conn, asking, collection, &statement, |row, shows| write_json(&mut found, collection, row, shows))?;
     if found.is_empty() { Err(missing(collection, wanted.id)) } else { Ok(Found::Text(found)) }
 }
 
@@ -221,8 +222,7 @@ fn conditions(asking: Asking<'_>, collection: &Collection, query: &ListQuery) ->
     Ok(Condition::all(rule.into_iter().chain(filter).collect()))
 }
 
-/// How many there are. Counted once for as long as nobody commits, unless a view is among what is read: its SELECT may give
-/// something else each time.
+/// How many there are. Counted once for as long as nobody commits.
 fn count(
     conn: &Connection,
     asking: Asking<'_>,
@@ -237,8 +237,14 @@ fn count(
         })?;
         Ok(u64::try_from(counted).unwrap_or(0))
     };
-    let reads_view = asking.catalogue.iter().any(|other| other.is_view() && statement.sql.contains(&*other.source()));
-    if reads_view { run(&statement) } else { seen::counted(conn, statement, run) }
+    if is_fixed(asking, &statement) { seen::counted(conn, statement, run) } else { run(&statement) }
+}
+
+/// Whether a statement gives the same until somebody commits. A view's SELECT, and a random order, may give something else
+/// each time.
+fn is_fixed(asking: Asking<'_>, Condition { sql, .. }: &Condition) -> bool {
+    let reads_view = || asking.catalogue.iter().any(|other| other.is_view() && sql.contains(&*other.source()));
+    !sql.contains("random()") && !reads_view()
 }
 
 /// Records that satisfy `wanted`, which may end in an order and bounds; without what this caller may not see of them.
@@ -249,7 +255,7 @@ pub(super) fn read(
     wanted: &Condition,
 ) -> Result<Vec<Value>, StoreError> {
     let mut records = Vec::new();
-    each(conn, asking, collection, wanted, |row, shows| {
+    each(conn, asking, collection, &select(asking, collection, wanted), |row, shows| {
         let mut record = to_json(collection, row)?;
         if let Value::Object(record) = &mut record {
             if !shows.hidden {
@@ -265,41 +271,50 @@ pub(super) fn read(
     Ok(records)
 }
 
-/// The same as the text of a JSON array.
+/// The same as the text of a JSON array. Read once for as long as nobody commits.
 fn array(
     conn: &Connection,
     asking: Asking<'_>,
     collection: &Collection,
     wanted: &Condition,
 ) -> Result<Vec<u8>, StoreError> {
-    let mut items = Vec::with_capacity(16 * TEXT_BYTES);
-    items.push(b'[');
-    each(conn, asking, collection, wanted, |row, shows| {
-        if items.len() > 1 {
-            items.push(b',');
-        }
-        write_json(&mut items, collection, row, shows)
-    })?;
-    items.push(b']');
-    Ok(items)
+    let read = |statement: &Condition| {
+        let mut items = Vec::with_capacity(16 * TEXT_BYTES);
+        items.push(b'[');
+        each(conn, asking, collection, statement, |row, shows| {
+            if items.len() > 1 {
+                items.push(b',');
+            }
+            write_json(&mut items, collection, row, shows)
+        })?;
+        items.push(b']');
+        Ok(items)
+    };
+    let statement = select(asking, collection, wanted);
+    if is_fixed(asking, &statement) { seen::page(conn, statement, asking.is_admin(), read) } else { read(&statement) }
 }
 
-/// Gives each row that satisfies `wanted` to `take`, and what this caller may see of it.
+/// The statement that reads the records that satisfy `wanted`, and last whether the caller may see their addresses.
+fn select(asking: Asking<'_>, collection: &Collection, wanted: &Condition) -> Condition {
+    let asks = collection.is_auth() && !asking.is_admin();
+    let shows = if asks { shows_email(&asking.scope(collection), collection, ALIAS) } else { Condition::new("1") };
+    let (columns, source) = (columns(collection), collection.source());
+    let sql = format!("SELECT {columns}, {} AS _shows FROM {source} AS {ALIAS} WHERE {}", shows.sql, wanted.sql);
+    let mut params = shows.params;
+    params.extend(wanted.params.iter().cloned());
+    Condition { sql, params }
+}
+
+/// Gives each row of a [`select`] to `take`, and what this caller may see of it.
 fn each(
     conn: &Connection,
     asking: Asking<'_>,
     collection: &Collection,
-    wanted: &Condition,
+    Condition { sql, params }: &Condition,
     mut take: impl FnMut(&Row<'_>, Shows) -> rusqlite::Result<()>,
 ) -> Result<(), StoreError> {
     let hidden = asking.is_admin();
-    let condition =
-        (collection.is_auth() && !hidden).then(|| shows_email(&asking.scope(collection), collection, ALIAS));
-    let (shows, mut params) = condition.map_or_else(|| ("1".to_owned(), Vec::new()), |found| (found.sql, found.params));
-    params.extend(wanted.params.iter().cloned());
-    let (columns, source) = (columns(collection), collection.source());
-    let sql = format!("SELECT {columns}, {shows} AS _shows FROM {source} AS {ALIAS} WHERE {}", wanted.sql);
-    on_table(conn, collection, &sql, |statement| {
+    on_table(conn, collection, sql, |statement| {
         let shows_at = statement.column_count() - 1;
         let mut rows = statement.query(params_from_iter(params))?;
         while let Some(row) = rows.next()? {

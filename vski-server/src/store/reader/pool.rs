@@ -1,10 +1,16 @@
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use rusqlite::Connection;
 use tokio::sync::Semaphore;
 
 use crate::store::collections::Seen;
 use crate::store::error::StoreError;
+
+/// Steps of a read that is run where it was asked for, and how many looks it takes to count them: some ten microseconds.
+const QUICK_STEPS: i32 = 500;
+const QUICK_LOOKS: u32 = 4;
 
 /// Connections of one kind, and the right to use them.
 pub struct Pool {
@@ -20,6 +26,8 @@ pub struct Pool {
 pub struct Pooled {
     pub conn: Connection,
     seen: Seen,
+    /// How often SQLite has looked whether a quick look-up takes too long; of a connection that is for those.
+    looks: Arc<AtomicU32>,
 }
 
 impl Pool {
@@ -46,34 +54,31 @@ impl Pool {
 impl Pooled {
     /// A connection that only reads.
     pub fn new(conn: Connection) -> Self {
-        Self { conn, seen: Seen::of_reader() }
+        Self { conn, seen: Seen::of_reader(), looks: Arc::default() }
     }
 
-    /// A read transaction: all statements of one request see the same state.
+    /// The same for look-ups by key, which wait for no lock and are stopped when they take too many steps.
+    pub fn quick(conn: Connection) -> rusqlite::Result<Self> {
+        conn.busy_timeout(Duration::ZERO)?;
+        let mut pooled = Self::new(conn);
+        let looks = Arc::clone(&pooled.looks);
+        let too_many = move || looks.fetch_add(1, Ordering::Relaxed) >= QUICK_LOOKS;
+        pooled.conn.progress_handler(QUICK_STEPS, Some(too_many))?;
+        Ok(pooled)
+    }
+
+    /// A read transaction: all statements of one request see the same state. It lasts as long as its first statement, which
+    /// is not stepped to its end before `work` is done: BEGIN and ROLLBACK would be two statements more.
     pub fn in_transaction<T>(
         &mut self,
         work: impl FnOnce(&Connection) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let Self { conn, seen } = self;
-        let _transaction = Transaction::begin(conn)?;
-        seen.refresh(conn)?;
+        let Self { conn, seen, looks } = self;
+        looks.store(0, Ordering::Relaxed);
+        let mut statement = conn.prepare_cached("PRAGMA data_version")?;
+        let mut rows = statement.query([])?;
+        let version = rows.next()?.ok_or(rusqlite::Error::QueryReturnedNoRows)?.get(0)?;
+        seen.refresh(version);
         seen.during(conn, || work(conn))
-    }
-}
-
-/// Ends when it is dropped. Its two statements stay compiled, other than rusqlite's.
-struct Transaction<'conn>(&'conn Connection);
-
-impl<'conn> Transaction<'conn> {
-    fn begin(conn: &'conn Connection) -> Result<Self, StoreError> {
-        conn.prepare_cached("BEGIN")?.execute([])?;
-        Ok(Self(conn))
-    }
-}
-
-impl Drop for Transaction<'_> {
-    fn drop(&mut self) {
-        // Nothing was changed: where it fails the transaction has ended by itself.
-        let _ = self.0.prepare_cached("ROLLBACK").and_then(|mut statement| statement.execute([]));
     }
 }
