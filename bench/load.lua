@@ -1,4 +1,5 @@
--- What wrk sends: WORK is create, get, list, update or mix; IDS a file of record ids, one a line; QUERY that of a list.
+-- What wrk sends: WORK is create, get, list, update or mix; IDS a file of record ids, one a line; QUERY that of a list, in
+-- which RANDOM stands for another number each time.
 -- At the end one line of JSON, behind "result ".
 
 local work, query = os.getenv("WORK"), os.getenv("QUERY") or ""
@@ -42,6 +43,11 @@ local function update()
   return wrk.format("PATCH", path .. "/" .. ids[math.random(#ids)], headers, '{"views":' .. math.random(0, 999) .. "}")
 end
 
+local function another_list()
+  local asked = query:gsub("RANDOM", math.random(100000))
+  return wrk.format("GET", path .. "?" .. asked)
+end
+
 local function mix()
   if math.random(10) == 1 then return create() end
   return get()
@@ -52,7 +58,8 @@ function init()
   text = random_text(65536)
   for id in io.lines(os.getenv("IDS")) do ids[#ids + 1] = id end
   list = wrk.format("GET", path .. "?" .. query)
-  request = ({ create = create, get = get, update = update, mix = mix, list = function() return list end })[work]
+  local lists = query:find("RANDOM") and another_list or function() return list end
+  request = ({ create = create, get = get, update = update, mix = mix, list = lists })[work]
 end
 
 -- wrk looks whether there is a function of this name before `init` has run.
