@@ -15,6 +15,9 @@ use vski_replication::position::Position;
 /// zstd's level for entries: fast, and most of the gain.
 const COMPRESSION_LEVEL: i32 = 1;
 
+/// Frames below this fit into a packet as they are, bytes: packing and unpacking them costs more than sending them.
+const MIN_PACKED_BYTES: usize = 1024;
+
 /// Answers that are kept: what is asked for again is asked for within moments.
 const MAX_KEPT: usize = 64;
 
@@ -26,22 +29,32 @@ const MAX_BYTES: usize = 8 << 20;
 pub struct Form {
     /// With their traces.
     pub traced: bool,
-    /// Compressed.
+    /// Compressed, where there are many.
+    pub zstd: bool,
+}
+
+/// Frames as they are sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frames {
+    /// The frames, one after another.
+    pub bytes: Bytes,
+    /// Whether they are compressed.
     pub zstd: bool,
 }
 
 impl Form {
-    /// These entries' frames, one after another.
-    pub fn encode(self, entries: &[Entry]) -> io::Result<Bytes> {
+    /// These entries' frames.
+    pub fn encode(self, entries: &[Entry]) -> io::Result<Frames> {
         let encode = if self.traced { Entry::encode_traced } else { Entry::encode };
         let mut frames = Vec::new();
         entries.iter().for_each(|entry| encode(entry, &mut frames));
-        if self.zstd {
+        let zstd = self.zstd && frames.len() >= MIN_PACKED_BYTES;
+        if zstd {
             frames = zstd::bulk::compress(&frames, COMPRESSION_LEVEL)?;
         }
         // It may be kept: without the room that it was made in.
         frames.shrink_to_fit();
-        Ok(frames.into())
+        Ok(Frames { bytes: frames.into(), zstd })
     }
 }
 
@@ -65,30 +78,30 @@ pub struct SharedFrames {
 #[derive(Default)]
 struct Kept {
     /// The oldest first.
-    answers: VecDeque<(Range, Bytes)>,
+    answers: VecDeque<(Range, Frames)>,
     bytes: usize,
 }
 
 impl SharedFrames {
     /// The frames of this range, if somebody has asked for it lately.
     #[must_use]
-    pub fn get(&self, range: &Range) -> Option<Bytes> {
+    pub fn get(&self, range: &Range) -> Option<Frames> {
         let kept = self.kept();
         let found = kept.answers.iter().rev().find(|(known, _)| known == range)?;
         Some(found.1.clone())
     }
 
     /// Keeps the frames of a range for those who ask next; the oldest ones make room.
-    pub fn keep(&self, range: Range, frames: &Bytes) {
+    pub fn keep(&self, range: Range, frames: &Frames) {
         let mut kept = self.kept();
-        if frames.len() > MAX_BYTES || kept.answers.iter().any(|(known, _)| *known == range) {
+        if frames.bytes.len() > MAX_BYTES || kept.answers.iter().any(|(known, _)| *known == range) {
             return;
         }
         kept.answers.push_back((range, frames.clone()));
-        kept.bytes += frames.len();
+        kept.bytes += frames.bytes.len();
         while kept.answers.len() > MAX_KEPT || kept.bytes > MAX_BYTES {
             let Some((_, oldest)) = kept.answers.pop_front() else { break };
-            kept.bytes -= oldest.len();
+            kept.bytes -= oldest.bytes.len();
         }
     }
 
@@ -119,6 +132,10 @@ mod tests {
         Range { after: at(after), head: at(1_000_000), form: PLAIN }
     }
 
+    fn frames(bytes: impl Into<Bytes>) -> Frames {
+        Frames { bytes: bytes.into(), zstd: false }
+    }
+
     fn entries(payloads: Vec<Vec<u8>>) -> Vec<Entry> {
         let mut head = Head { position: at(7), schema_hash: SchemaHash([3; 32]), committed_ms: 0 };
         let next = |payload: Vec<u8>| {
@@ -145,7 +162,9 @@ mod tests {
             shared.keep(range, &form.encode(&entries).unwrap());
             let found = shared.get(&range).unwrap();
             prop_assert_eq!(&found, &form.encode(&entries).unwrap());
-            let plain = if zstd { ::zstd::bulk::decompress(&found, 1 << 20).unwrap() } else { found.to_vec() };
+            let bytes = &found.bytes;
+            let plain = if found.zstd { ::zstd::bulk::decompress(bytes, 1 << 20).unwrap() } else { bytes.to_vec() };
+            prop_assert_eq!(found.zstd, zstd && plain.len() >= MIN_PACKED_BYTES);
             let (mut rest, mut read) = (plain.as_slice(), Vec::new());
             while let Some(entry) = Entry::decode(&mut rest).unwrap() {
                 read.push(entry);
@@ -161,14 +180,14 @@ mod tests {
         ) {
             let shared = SharedFrames::default();
             for (number, size) in (0_u64..).zip(&sizes) {
-                shared.keep(range(number), &Bytes::from(number.to_be_bytes().repeat(size / 8)));
+                shared.keep(range(number), &frames(number.to_be_bytes().repeat(size / 8)));
                 let kept = shared.kept();
-                let bytes: usize = kept.answers.iter().map(|(_, frames)| frames.len()).sum();
+                let bytes: usize = kept.answers.iter().map(|(_, frames)| frames.bytes.len()).sum();
                 prop_assert_eq!(bytes, kept.bytes);
                 prop_assert!(kept.answers.len() <= MAX_KEPT && bytes <= MAX_BYTES);
             }
             for (number, size) in (0_u64..).zip(&sizes) {
-                let expected = number.to_be_bytes().repeat(size / 8);
+                let expected = frames(number.to_be_bytes().repeat(size / 8));
                 prop_assert!(shared.get(&range(number)).is_none_or(|found| found == expected));
             }
         }
@@ -178,7 +197,7 @@ mod tests {
     fn a_range_differs_by_each_of_its_parts() {
         let shared = SharedFrames::default();
         let forked = Position { chain: Chain([9; 32]), ..at(1) };
-        shared.keep(range(1), &Bytes::from_static(b"frames"));
+        shared.keep(range(1), &frames("frames"));
         for other in [
             Range { after: forked, ..range(1) },
             Range { head: at(2), ..range(1) },
@@ -187,6 +206,6 @@ mod tests {
         ] {
             assert_eq!(shared.get(&other), None, "{other:?}");
         }
-        assert_eq!(shared.get(&range(1)).unwrap(), "frames");
+        assert_eq!(shared.get(&range(1)), Some(frames("frames")));
     }
 }

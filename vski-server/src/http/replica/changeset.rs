@@ -9,7 +9,6 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header as http_header};
 use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
 use rusqlite::Connection;
 use serde::Deserialize;
 use tokio::time::Instant;
@@ -25,7 +24,7 @@ use crate::http::error::ApiError;
 use crate::http::extract::{Params, Peer};
 use crate::http::openapi::shapes::{Binary, Error};
 use crate::http::state::Polls;
-use crate::replication::frames::{Form, Range};
+use crate::replication::frames::{Form, Frames, Range};
 use crate::replication::relay::{self, Relay};
 use crate::store::error::StoreError;
 
@@ -124,7 +123,7 @@ struct Found {
 enum Entries {
     Read(Vec<Entry>),
     /// Encoded for another peer at this position.
-    Encoded(Bytes),
+    Encoded(Frames),
 }
 
 struct Poll<'a> {
@@ -231,12 +230,12 @@ impl Poll<'_> {
         let refusal = match found.standing {
             Standing::AtHead => return Ok((StatusCode::NO_CONTENT, headers).into_response()),
             Standing::Behind => {
-                let body = self.asked.frames(found.entries, head, self.polls)?;
+                let frames = self.asked.frames(found.entries, head, self.polls)?;
                 headers.insert(http_header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
-                if self.asked.form.zstd {
+                if frames.zstd {
                     headers.insert(http_header::CONTENT_ENCODING, HeaderValue::from_static("zstd"));
                 }
-                return Ok((headers, body).into_response());
+                return Ok((headers, frames.bytes).into_response());
             }
             Standing::Diverged { common } => {
                 let message = "this log does not contain the position sent: the histories have parted";
@@ -260,7 +259,7 @@ impl Asked {
     }
 
     /// Encodes what was read of a log that ends at `head`, unless that was done for another peer; then for others, too.
-    fn frames(self, entries: Entries, head: Position, polls: &Polls) -> Result<Bytes, ApiError> {
+    fn frames(self, entries: Entries, head: Position, polls: &Polls) -> Result<Frames, ApiError> {
         let entries = match entries {
             Entries::Encoded(frames) => return Ok(frames),
             Entries::Read(entries) => entries,

@@ -47,7 +47,8 @@ impl Follower {
         assert_eq!(found.standing, Standing::Behind);
         self.shared += u64::from(matches!(found.entries, Entries::Encoded(_)));
         let frames = self.asked.frames(found.entries, found.head.position, polls).unwrap();
-        let frames = if self.asked.form.zstd { zstd::decode_all(&frames[..]).unwrap() } else { frames.to_vec() };
+        let Frames { bytes, zstd } = frames;
+        let frames = if zstd { zstd::decode_all(&bytes[..]).unwrap() } else { bytes.to_vec() };
         let mut frames = frames.as_slice();
         while let Some(entry) = Entry::decode(&mut frames).unwrap() {
             assert_eq!(entry.version, self.asked.position.version + 1, "once, and in order");
