@@ -175,7 +175,7 @@ pub fn configuration(manifests: &Manifests) -> Vec<String> {
 fn known_variables() -> BTreeSet<String> {
     let readme = std::fs::read_to_string(repository().join("README.md")).unwrap_or_default();
     let rows = readme.lines().filter_map(|line| Some(line.strip_prefix("| `")?.split_once('`')?.0.to_owned()));
-    rows.chain(["AGENT_ADDR", "MALLOC_MMAP_THRESHOLD_"].map(str::to_owned)).collect()
+    rows.chain(std::iter::once("AGENT_ADDR".to_owned())).collect()
 }
 
 /// Every variable is one that the programs read, stands once, and uses only what stands before it.
