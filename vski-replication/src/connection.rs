@@ -18,6 +18,9 @@ pub const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Statements a connection keeps compiled.
 const STATEMENT_CACHE: usize = 128;
 
+/// Pages that a connection keeps that applies entries, KiB: those that a batch of them changes are written once then.
+const APPLIER_CACHE_KIB: i64 = 8192;
+
 /// SQLite need not lock a connection at every call: the type that holds it cannot be shared between threads.
 const ONE_THREAD: OpenFlags = OpenFlags::SQLITE_OPEN_NO_MUTEX;
 
@@ -51,6 +54,7 @@ pub fn applier(path: &Path) -> rusqlite::Result<Connection> {
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY, false)?;
     conn.authorizer(Some(without_deferring))?;
+    conn.pragma_update(None, "cache_size", -APPLIER_CACHE_KIB)?;
     Ok(conn)
 }
 

@@ -115,7 +115,9 @@ pub enum ApplyError {
     Sqlite(#[from] rusqlite::Error),
 }
 
-/// Applies a changeset inside the caller's transaction. Any conflict undoes all of it.
+/// Applies a changeset. Inside the caller's transaction, which the caller rolls back after an error: some of it may have been
+/// applied then. A savepoint would have SQLite copy each page once more; outside of a transaction there is one, and any
+/// conflict undoes all of it.
 ///
 /// The caller has turned triggers and foreign keys off, compared schema hashes and verified the bytes.
 pub fn apply(conn: &Connection, changeset: &[u8]) -> Result<(), ApplyError> {
@@ -125,8 +127,13 @@ pub fn apply(conn: &Connection, changeset: &[u8]) -> Result<(), ApplyError> {
     let length = c_int::try_from(changeset.len()).map_err(|_| error(ffi::SQLITE_TOOBIG))?;
     // With foreign keys off none of their actions runs anyway, and the flag would have SQLite read the whole schema anew,
     // twice for each changeset.
-    let flags =
-        if conn.db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY)? { ffi::SQLITE_CHANGESETAPPLY_FKNOACTION } else { 0 };
+    let mut flags = 0;
+    if conn.db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY)? {
+        flags |= ffi::SQLITE_CHANGESETAPPLY_FKNOACTION;
+    }
+    if !conn.is_autocommit() {
+        flags |= ffi::SQLITE_CHANGESETAPPLY_NOSAVEPOINT;
+    }
     let mut conflict: Option<Conflict> = None;
     // SAFETY: the handle is open; SQLite reads `length` bytes and writes none despite the mutable pointer; the context
     // points to `conflict`, which outlives the call and is touched by nobody else during it.

@@ -72,10 +72,16 @@ fn every_kind_of_conflict_is_reported_and_undoes_the_whole_changeset() {
     ] {
         let to = database(&format!("{TABLE}{here}"));
         let before = rows(&to);
-        match apply(&to, &update) {
+        let is_told = || match apply(&to, &update) {
             Err(ApplyError::Conflict(conflict)) => assert_eq!(conflict.to_string(), kind),
             other => panic!("{here}: {other:?}"),
-        }
+        };
+        is_told();
+        assert_eq!(rows(&to), before);
+        // The same in a transaction, which is the caller's to roll back.
+        to.execute_batch("BEGIN").unwrap();
+        is_told();
+        to.execute_batch("ROLLBACK").unwrap();
         assert_eq!(rows(&to), before);
     }
 }
