@@ -7,7 +7,7 @@
 use mimalloc::MiMalloc;
 
 /// Threads free what others have allocated here (an answer of the writer's, a connection that moved), which glibc's allocator
-/// takes a lock for; and what a thousand polls leave behind is not fragmented. See docs/PERFORMANCE.md.
+/// takes a lock for; and what logins leave behind it never gives back. See docs/PERFORMANCE.md.
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
