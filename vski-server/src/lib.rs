@@ -20,6 +20,9 @@ pub mod config;
 /// Building, running and draining a node.
 pub mod serve;
 
+/// The threads that requests are answered on.
+pub mod workers;
+
 /// What a serving process owns.
 pub mod app;
 

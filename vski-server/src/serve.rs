@@ -5,10 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::serve::ListenerExt;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use vski_replication::datadir::{DataDir, Holder};
 use vski_replication::names;
 use vski_replication::node::{self, NodeDb, Role};
@@ -30,6 +29,7 @@ use crate::store::error::StoreError;
 use crate::store::files;
 use crate::store::master::Master;
 use crate::store::replica::Replica;
+use crate::workers::Workers;
 
 /// How long open requests may take to finish after SIGTERM.
 const DRAIN_LIMIT: Duration = Duration::from_secs(10);
@@ -72,7 +72,7 @@ async fn run_master(config: Config, dir: DataDir, id: String, shutdown: Cancella
     let router = http::master_router(state, SourceState::new(&app, snapshots));
 
     lock.set_admin(announce(&app, &listener)?).map_err(one_line)?;
-    serve(listener, router, &app.shutdown).await?;
+    let _workers = serve(listener, router, &app.shutdown).await?;
     let _ = tokio::join!(pruning, uploads);
     let closed = tokio::time::timeout(DRAIN_LIMIT, tokio::task::spawn_blocking(move || master.close())).await;
     if closed.is_err() {
@@ -130,7 +130,7 @@ async fn run_replica(
         None => None,
     };
     let router = http::replica_router(SourceState::new(&app, snapshots), agent.clone());
-    serve(listener, router, &app.shutdown).await?;
+    let _workers = serve(listener, router, &app.shutdown).await?;
     if let Some(agent) = agent {
         agent.shutdown().await;
     }
@@ -186,23 +186,24 @@ fn announce(app: &App, listener: &TcpListener) -> Result<String, StartError> {
     Ok(format!("http://{}", SocketAddr::new(ip, address.port())))
 }
 
-/// Serves until shutdown, then lets open requests finish for a while.
-async fn serve(listener: TcpListener, router: Router, shutdown: &CancellationToken) -> Result<(), StartError> {
-    let listener = listener.tap_io(|connection| {
-        // Small answers must not wait for more; without it they are only slower.
-        let _ = connection.set_nodelay(true);
-    });
-    let service = router.into_make_service_with_connect_info::<SocketAddr>();
-    let serving = axum::serve(listener, service).with_graceful_shutdown(shutdown.clone().cancelled_owned());
+/// Serves until shutdown, then lets open requests finish for a while. What they have left behind goes on until what is
+/// returned is dropped.
+async fn serve(
+    listener: TcpListener,
+    router: Router,
+    shutdown: &CancellationToken,
+) -> Result<Option<DropGuard>, StartError> {
+    let workers =
+        Workers::start(&router, shutdown).map_err(|error| format!("start a thread for each core: {error}"))?;
     let overdue = async {
         shutdown.cancelled().await;
         tokio::time::sleep(DRAIN_LIMIT).await;
     };
     tokio::select! {
-        served = serving => served.map_err(|error| format!("serve: {error}")),
+        served = workers.serve(listener, shutdown) => served.map(Some).map_err(|error| format!("serve: {error}")),
         () = overdue => {
             tracing::warn!(seconds = DRAIN_LIMIT.as_secs(), "open requests were cut off after the drain limit");
-            Ok(())
+            Ok(None)
         }
     }
 }

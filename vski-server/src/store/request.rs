@@ -4,6 +4,7 @@
 //! alone. Only the last run counts.
 
 use rusqlite::Connection;
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use vski_replication::changelog::Head;
 use vski_replication::trace::Trace;
@@ -38,6 +39,9 @@ pub trait Request: Send {
     /// The trace that it belongs to.
     fn trace(&self) -> Option<Trace>;
 
+    /// Where its answer is waited for.
+    fn runtime(&self) -> Option<&Handle>;
+
     /// DDL to run before the rows; empty for most.
     fn statements(&mut self, conn: &Connection) -> Result<Vec<String>, StoreError>;
 
@@ -71,6 +75,7 @@ pub struct Rows<F, T> {
     bytes: usize,
     form: Form,
     trace: Option<Trace>,
+    runtime: Option<Handle>,
     result: Option<T>,
     reply: oneshot::Sender<Result<Written<T>, StoreError>>,
 }
@@ -83,7 +88,8 @@ where
     /// A request that holds `bytes` of the caller's data, in the trace of this task's HTTP request.
     pub fn new(bytes: usize, work: F) -> (Self, Answer<T>) {
         let (reply, answer) = oneshot::channel();
-        (Self { work, bytes, form: Form::Rows, trace: trace::current(), result: None, reply }, answer)
+        let (trace, runtime) = (trace::current(), Handle::try_current().ok());
+        (Self { work, bytes, form: Form::Rows, trace, runtime, result: None, reply }, answer)
     }
 
     /// A request that changes our own bookkeeping, which no entry describes.
@@ -108,6 +114,10 @@ where
 
     fn trace(&self) -> Option<Trace> {
         self.trace
+    }
+
+    fn runtime(&self) -> Option<&Handle> {
+        self.runtime.as_ref()
     }
 
     fn statements(&mut self, _conn: &Connection) -> Result<Vec<String>, StoreError> {
@@ -165,6 +175,10 @@ where
         self.rows.trace
     }
 
+    fn runtime(&self) -> Option<&Handle> {
+        self.rows.runtime()
+    }
+
     fn statements(&mut self, conn: &Connection) -> Result<Vec<String>, StoreError> {
         (self.plan)(conn)
     }
@@ -183,6 +197,7 @@ pub struct Migration {
     plan: Plan,
     bytes: usize,
     trace: Option<Trace>,
+    runtime: Option<Handle>,
     result: Option<Done>,
     reply: oneshot::Sender<Result<Written<Done>, StoreError>>,
 }
@@ -191,7 +206,8 @@ impl Migration {
     /// A request to run `plan`, which holds `bytes` of SQL.
     pub fn new(bytes: usize, plan: Plan) -> (Self, Answer<Done>) {
         let (reply, answer) = oneshot::channel();
-        (Self { plan, bytes, trace: trace::current(), result: None, reply }, answer)
+        let (trace, runtime) = (trace::current(), Handle::try_current().ok());
+        (Self { plan, bytes, trace, runtime, result: None, reply }, answer)
     }
 }
 
@@ -206,6 +222,10 @@ impl Request for Migration {
 
     fn trace(&self) -> Option<Trace> {
         self.trace
+    }
+
+    fn runtime(&self) -> Option<&Handle> {
+        self.runtime.as_ref()
     }
 
     fn statements(&mut self, _conn: &Connection) -> Result<Vec<String>, StoreError> {

@@ -39,6 +39,9 @@ const BATCH_TIME: Duration = Duration::from_millis(5);
 /// A commit of one request in a transaction of its own.
 type CommitAlone = fn(&mut WriteConnection, &mut dyn Request) -> Result<(), StoreError>;
 
+/// A request that was committed, or not, with others.
+type Answered = (Box<dyn Request>, Outcome);
+
 /// The right to write one database. Cheap to clone.
 #[derive(Clone)]
 pub struct Writer {
@@ -101,7 +104,6 @@ impl Writer {
             carried: Vec::new(),
             announce,
             metrics,
-            runtime: Handle::try_current().ok(),
         };
         let join = std::thread::Builder::new()
             .name(format!("write-{database}"))
@@ -222,8 +224,6 @@ struct WriterThread {
     carried: Vec<Box<dyn Request>>,
     announce: watch::Sender<Head>,
     metrics: WriterMetrics,
-    /// Where requests come from.
-    runtime: Option<Handle>,
 }
 
 impl WriterThread {
@@ -304,17 +304,27 @@ impl WriterThread {
         }
     }
 
-    /// Answers requests that were committed together. On a thread of the runtime, if there is one, where waking the tasks that
-    /// wait costs no system call for each.
+    /// Answers requests that were committed together, each on the runtime that waits for it: there, waking the tasks costs no
+    /// system call for each.
     fn answer(&self, batch: Vec<Box<dyn Request>>, outcomes: Vec<Outcome>) {
         let head = self.conn.head();
-        let answer = move || {
-            let each = batch.into_iter().zip(outcomes);
-            each.for_each(|(request, outcome)| request.answer(outcome.map(|()| head)));
-        };
-        match &self.runtime {
-            Some(runtime) => _ = runtime.spawn(async { answer() }),
-            None => answer(),
+        let mut shares: Vec<(Option<Handle>, Vec<Answered>)> = Vec::new();
+        for answered in batch.into_iter().zip(outcomes) {
+            let runtime = answered.0.runtime();
+            let is_of = |share: &(Option<Handle>, _)| share.0.as_ref().map(Handle::id) == runtime.map(Handle::id);
+            match shares.iter_mut().find(|share| is_of(share)) {
+                Some((_, share)) => share.push(answered),
+                None => shares.push((runtime.cloned(), vec![answered])),
+            }
+        }
+        for (runtime, share) in shares {
+            let answer = move || {
+                share.into_iter().for_each(|(request, outcome)| request.answer(outcome.map(|()| head)));
+            };
+            match runtime {
+                Some(runtime) => _ = runtime.spawn(async { answer() }),
+                None => answer(),
+            }
         }
     }
 
