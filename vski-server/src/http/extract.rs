@@ -8,6 +8,7 @@ use axum::extract::{ConnectInfo, FromRef, FromRequest, FromRequestParts, Query, 
 use axum::http::request::Parts;
 use axum::http::{StatusCode, header};
 use bytes::Bytes;
+use memchr::memmem;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use vski_replication::names;
@@ -18,6 +19,9 @@ use super::error::ApiError;
 use crate::app::App;
 use crate::replication::replicas::Calling;
 use crate::store::error::StoreError;
+
+/// Largest body that is read where it arrives, bytes.
+const SMALL_BODY: usize = 128 << 10;
 
 /// The database a request is about: `?db=`, else `X-DBName`, else `default`.
 pub struct DbName(pub String);
@@ -138,21 +142,38 @@ pub struct Body<T> {
     pub bytes: usize,
 }
 
-impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
+impl<S: Send + Sync, T: DeserializeOwned + Send + 'static> FromRequest<S> for Body<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
-        Self::parse(&RawBody::from_request(request, state).await?.0)
+        Self::parse(RawBody::from_request(request, state).await?.0).await
     }
 }
 
 impl<T: DeserializeOwned> Body<T> {
     /// What these bytes say.
-    pub fn parse(bytes: &[u8]) -> Result<Self, ApiError> {
-        check_keys(bytes)?;
-        let value = serde_json::from_slice(bytes).map_err(|error| wrong_json(&error))?;
-        Ok(Self { value, bytes: bytes.len() })
+    pub async fn parse(bytes: Bytes) -> Result<Self, ApiError>
+    where
+        T: Send + 'static,
+    {
+        let read = |bytes: &[u8]| {
+            check_keys(bytes)?;
+            serde_json::from_slice(bytes).map_err(|error| wrong_json(&error))
+        };
+        let size = bytes.len();
+        Ok(Self { value: parsed(bytes, read).await?, bytes: size })
     }
+}
+
+/// What a body says. A large one is read on a thread that may block: other connections wait for this one.
+pub async fn parsed<T: Send + 'static>(
+    body: Bytes,
+    read: impl FnOnce(&[u8]) -> Result<T, ApiError> + Send + 'static,
+) -> Result<T, ApiError> {
+    if body.len() <= SMALL_BODY {
+        return read(&body);
+    }
+    tokio::task::spawn_blocking(move || read(&body)).await.map_err(|_| StoreError::ShuttingDown)?
 }
 
 /// A missing key is told under its name, as a blank value is.
@@ -183,8 +204,7 @@ impl<S: Send + Sync> FromRequest<S> for RawBody {
 
 /// serde_json keeps a name for itself and would store another value than the one sent.
 pub fn check_keys(body: &[u8]) -> Result<(), ApiError> {
-    const PRIVATE: &[u8] = b"$serde_json::private::";
-    if body.windows(PRIVATE.len()).any(|window| window == PRIVATE) {
+    if memmem::find(body, b"$serde_json::private::").is_some() {
         return Err(ApiError::bad_request("a key that begins with $serde_json::private:: cannot be stored: rename it"));
     }
     Ok(())

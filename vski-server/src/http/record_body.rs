@@ -11,6 +11,7 @@ use axum::extract::multipart::{Field as Part, MultipartError};
 use axum::extract::{DefaultBodyLimit, FromRef, FromRequest, FromRequestParts, Multipart, RawPathParams, Request};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{Method, StatusCode};
+use bytes::Bytes;
 use serde_json::{Map, Value};
 
 use super::asked::Asked;
@@ -64,7 +65,7 @@ where
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
         if !is_form(&request) {
-            let Body { value, bytes } = json_object(&RawBody::from_request(request, state).await?.0)?;
+            let Body { value, bytes } = json_object(RawBody::from_request(request, state).await?.0).await?;
             return Ok(Self { value, uploads: Arc::default(), bytes });
         }
         let (mut parts, body) = with_upload_limit(request, state).into_parts();
@@ -127,8 +128,8 @@ where
 }
 
 /// A JSON body. None at all is an empty one: what PocketBase's JavaScript client sends for a record without values.
-fn json_object(body: &[u8]) -> Result<Body<Map<String, Value>>, ApiError> {
-    if body.is_empty() { Ok(Body { value: Map::new(), bytes: 0 }) } else { Body::parse(body) }
+async fn json_object(body: Bytes) -> Result<Body<Map<String, Value>>, ApiError> {
+    if body.is_empty() { Ok(Body { value: Map::new(), bytes: 0 }) } else { Body::parse(body).await }
 }
 
 /// PocketBase's Python client sends a form's `@jsonPayload` as JSON where there is no file.

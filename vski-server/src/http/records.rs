@@ -7,7 +7,7 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -16,7 +16,7 @@ use super::asked::Asked;
 use super::auth::caller::ClientAddress;
 use super::auth::records::prove;
 use super::error::ApiError;
-use super::extract::{Caller, DbName, Params, RawBody, check_keys};
+use super::extract::{Caller, DbName, Params, RawBody, check_keys, parsed};
 use super::json::JsonText;
 use super::openapi::shapes::{Imported, Record, RecordPage};
 use super::position::Positioned;
@@ -210,7 +210,7 @@ async fn change(
 ) -> Result<Positioned<JsonText>, ApiError> {
     let RecordBody { value, uploads, bytes } = body;
     let database = master.database(db)?;
-    action.request.body = value;
+    action.request.body = Arc::new(value);
     action.uploads = Arc::clone(&uploads);
     let found = match action.check_open(&database.reader).await {
         Ok(()) => secrets(app, address, &database, &action).await,
@@ -294,9 +294,18 @@ async fn import_lines(
     RawBody(body): RawBody,
 ) -> Result<Positioned<Json<Value>>, ApiError> {
     caller.require_admin()?;
+    let bytes = body.len();
+    let chunk = parsed(body, import_chunk).await?;
+    let database = master.database(&db)?;
+    let imported = import::store(&database.reader, &database.writer, collection, chunk, bytes).await?;
+    Ok(Positioned::new(&db, imported, |imported| Json(json!({ "imported": imported }))))
+}
+
+/// The records of an import request.
+fn import_chunk(body: &[u8]) -> Result<Vec<Map<String, Value>>, ApiError> {
     let text =
-        std::str::from_utf8(&body).map_err(|error| ApiError::bad_request(format!("the body is not UTF-8: {error}")))?;
-    check_keys(&body)?;
+        std::str::from_utf8(body).map_err(|error| ApiError::bad_request(format!("the body is not UTF-8: {error}")))?;
+    check_keys(body)?;
     if text.lines().nth(MAX_IMPORT_LINES).is_some() {
         let message = format!("an import request has at most {MAX_IMPORT_LINES} lines: send it in parts");
         return Err(ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, message));
@@ -304,8 +313,5 @@ async fn import_lines(
     let parse = |(at, line): (usize, &str)| {
         import::parse_line(line).map_err(|message| StoreError::Line { line: at + 1, message, fields: Vec::new() })
     };
-    let chunk: Vec<_> = text.lines().enumerate().map(parse).collect::<Result<_, _>>()?;
-    let database = master.database(&db)?;
-    let imported = import::store(&database.reader, &database.writer, collection, chunk, body.len()).await?;
-    Ok(Positioned::new(&db, imported, |imported| Json(json!({ "imported": imported }))))
+    Ok(text.lines().enumerate().map(parse).collect::<Result<_, _>>()?)
 }
