@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use rusqlite::types::Value as Sql;
 use serde_json::{Map, Value};
@@ -6,21 +7,21 @@ use serde_json::{Map, Value};
 use super::ast::Modifier;
 use crate::store::requester::Requester;
 
-/// What a filter may know of the request.
+/// What a filter may know of the request. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct RequestInfo {
     /// Who asks.
     pub requester: Requester,
     /// The HTTP method.
-    pub method: String,
+    pub method: Arc<str>,
     /// `default`, or what else the request is part of, such as `batch` or `expand`.
-    pub context: String,
+    pub context: &'static str,
     /// Headers, by their names in lower case with `_` for `-`.
-    pub headers: BTreeMap<String, String>,
+    pub headers: Arc<BTreeMap<String, String>>,
     /// Query parameters.
-    pub query: BTreeMap<String, String>,
+    pub query: Arc<BTreeMap<String, String>>,
     /// The body's values: of a request that writes a record, as they are stored.
-    pub body: Map<String, Value>,
+    pub body: Arc<Map<String, Value>>,
 }
 
 impl RequestInfo {
@@ -29,36 +30,29 @@ impl RequestInfo {
     pub fn new(requester: Requester, method: &str) -> Self {
         Self {
             requester,
-            method: method.to_owned(),
-            context: "default".to_owned(),
-            headers: BTreeMap::new(),
-            query: BTreeMap::new(),
-            body: Map::new(),
+            method: method.into(),
+            context: "default",
+            headers: Arc::default(),
+            query: Arc::default(),
+            body: Arc::default(),
         }
     }
 
     /// The same request with another body.
     #[must_use]
-    pub fn with_body(&self, body: Map<String, Value>) -> Self {
-        Self {
-            requester: self.requester.clone(),
-            method: self.method.clone(),
-            context: self.context.clone(),
-            headers: self.headers.clone(),
-            query: self.query.clone(),
-            body,
-        }
+    pub fn with_body(&self, body: Arc<Map<String, Value>>) -> Self {
+        Self { body, ..self.clone() }
     }
 
     /// The value at a path below `@request`, or the names that there are.
     pub(super) fn value(&self, segments: &[String]) -> Result<Found, String> {
         let (first, rest) = segments.split_first().ok_or("@request needs a name")?;
-        let text = |text: Option<&String>| text.map(|text| Value::String(text.clone()));
+        let text = |text: Option<&str>| text.map(|text| Value::String(text.to_owned()));
         let found = match (first.as_str(), rest) {
             ("method", []) => text(Some(&self.method)),
-            ("context", []) => text(Some(&self.context)),
-            ("headers", [name]) => text(self.headers.get(&name.to_ascii_lowercase())),
-            ("query", [name]) => text(self.query.get(name)),
+            ("context", []) => text(Some(self.context)),
+            ("headers", [name]) => text(self.headers.get(&name.to_ascii_lowercase()).map(String::as_str)),
+            ("query", [name]) => text(self.query.get(name).map(String::as_str)),
             ("body" | "data", [name, inner @ ..]) => within(self.body.get(name), inner),
             ("auth", [name, inner @ ..]) => within(self.auth(name).as_ref(), inner),
             ("method" | "context" | "headers" | "query" | "body" | "data" | "auth", _) => {

@@ -1,6 +1,7 @@
 //! A request as rules and filters see it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use axum::extract::{FromRef, FromRequestParts, Query};
 use axum::http::request::Parts;
@@ -25,9 +26,9 @@ where
         let header = |(name, value): (&axum::http::HeaderName, &axum::http::HeaderValue)| {
             Some((name.as_str().replace('-', "_"), value.to_str().ok()?.to_owned()))
         };
-        info.headers = parts.headers.iter().filter_map(header).collect();
+        info.headers = Arc::new(parts.headers.iter().filter_map(header).collect());
         let query: Result<Query<Vec<(String, String)>>, _> = Query::try_from_uri(&parts.uri);
-        info.query = query.map(|Query(pairs)| BTreeMap::from_iter(pairs)).unwrap_or_default();
+        info.query = Arc::new(query.map(|Query(pairs)| BTreeMap::from_iter(pairs)).unwrap_or_default());
         Ok(Self(info))
     }
 }

@@ -216,8 +216,8 @@ fn action(whole: &RequestInfo, db: &str, request: Single, limits: FilterLimits) 
     };
     let text = |name: &str| query.get(name).map(String::as_str);
     let shape = Shape::parse(text("expand"), text("fields"), limits)?;
-    let context = "batch".to_owned();
-    let request = RequestInfo { method, context, query, body: body.unwrap_or_default(), ..whole.clone() };
+    let (body, query) = (Arc::new(body.unwrap_or_default()), Arc::new(query));
+    let request = RequestInfo { method: method.into(), context: "batch", query, body, ..whole.clone() };
     Ok(Action::new(verb, collection, request, shape))
 }
 

@@ -49,7 +49,7 @@ async fn insert(store: &Store, collection: &str, body: Value) -> Result<Value, S
     let made = store.writer.rows(0, move |conn| {
         let catalogue = Catalogue::load(conn)?;
         let collection = catalogue.get(&collection)?;
-        let body = Body::resolve(collection, Sender::Admin, None, body.clone());
+        let body = Body::resolve(collection, Sender::Admin, None, Arc::new(body.clone()));
         let id = records::create(conn, &catalogue, collection, &body, &Secrets::default())?;
         records::view(conn, collection, &id)
     });

@@ -192,8 +192,8 @@ fn comparisons_with_a_question_mark_that_are_joined_by_and_are_about_one_record(
 #[test]
 fn the_request_is_what_it_was() {
     let mut world = World::new().asked_by_ann();
-    world.request.query = names([("q", "x")]);
-    world.request.headers = names([("x_token", "t")]);
+    world.request.query = names([("q", "x")]).into();
+    world.request.headers = names([("x_token", "t")]).into();
     check(
         &world,
         &[

@@ -63,7 +63,7 @@ impl World {
     }
 
     pub fn with_body(mut self, body: Value) -> Self {
-        self.request.body = body.as_object().unwrap().clone();
+        self.request.body = Arc::new(body.as_object().unwrap().clone());
         self
     }
 

@@ -316,7 +316,7 @@ fn session(
 ) -> Result<Session, StoreError> {
     let catalogue = Catalogue::load(conn)?;
     let requester = Requester::Record(Arc::new(records::view(conn, collection, &found.id)?));
-    let request = RequestInfo { requester, context: "password".to_owned(), ..request };
+    let request = RequestInfo { requester, context: "password", ..request };
     let asking = Asking { catalogue: &catalogue, request: &request };
     if !records::may_log_in(conn, asking, collection, &found.id)? {
         let message = format!("collection {} does not let this record log in (its authRule)", collection.name);

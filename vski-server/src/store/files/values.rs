@@ -4,6 +4,8 @@
 //! and `+field` add to what it has, `field-` takes away by name. A field that holds one file takes a new one in the place
 //! of the old one. Absent: nothing changes; null, "" and [] take all away.
 
+use std::sync::Arc;
+
 use rusqlite::Connection;
 use serde_json::{Map, Value};
 use vski_replication::files;
@@ -22,7 +24,7 @@ pub const DEFAULT_FILE_BYTES: u64 = 5 << 20;
 #[derive(Debug, Default)]
 pub struct Resolved {
     /// The body, with a list of names for each file field that changes.
-    pub body: Map<String, Value>,
+    pub body: Arc<Map<String, Value>>,
     /// Names of uploads that the record has from now on.
     added: Vec<String>,
     /// Names that it has no longer.
@@ -37,10 +39,10 @@ pub fn resolve(
     collection: &Collection,
     sender: Sender,
     old: Option<&Value>,
-    body: &Map<String, Value>,
+    body: &Arc<Map<String, Value>>,
     uploads: &[Upload],
 ) -> Resolved {
-    let mut resolved = Resolved { body: body.clone(), ..Resolved::default() };
+    let mut resolved = Resolved { body: Arc::clone(body), ..Resolved::default() };
     let file_fields: Vec<&Field> =
         sender.fields(collection).filter(|field| matches!(field.kind, FieldKind::File { .. })).collect();
     for upload in uploads {
@@ -54,18 +56,19 @@ pub fn resolve(
         }
     }
     for field in file_fields {
-        match change(field, old.map(|old| &old[&field.name]), &mut resolved.body, uploads) {
+        let body = Arc::make_mut(&mut resolved.body);
+        match change(field, old.map(|old| &old[&field.name]), body, uploads) {
             Ok(None) => {}
             Ok(Some(Change { before, after })) => {
                 let added = after.iter().filter(|name| !before.contains(name)).cloned();
                 resolved.added.extend(added);
                 resolved.removed.extend(before.into_iter().filter(|name| !after.contains(name)));
-                resolved.body.insert(field.name.clone(), Value::from(after));
+                body.insert(field.name.clone(), Value::from(after));
             }
             Err(error) => {
                 resolved.errors.push(error);
                 // Sent all the same, for whoever asks.
-                resolved.body.insert(field.name.clone(), Value::Null);
+                body.insert(field.name.clone(), Value::Null);
             }
         }
     }

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use rusqlite::Connection;
 use serde_json::Value;
 
@@ -82,7 +84,7 @@ fn resolve(collection: &Collection, old: Option<&Value>, request: &RequestInfo, 
     let mut files = values::resolve(collection, sender, old, &request.body, uploads);
     let mut body = Body::resolve(collection, sender, old, std::mem::take(&mut files.body));
     body.errors.splice(..0, std::mem::take(&mut files.errors));
-    Resolved { request: request.with_body(body.values.clone()), body, files }
+    Resolved { request: request.with_body(Arc::clone(&body.values)), body, files }
 }
 
 /// Removes a record and what goes with it, if the delete rule lets the caller.

@@ -1,6 +1,8 @@
 //! What a request wants a record to be, worked out once: modifiers are applied, and each value is as its field would give it
 //! back. Rules and the row are made of the same, so that nothing is stored that no rule saw.
 
+use std::sync::Arc;
+
 use rusqlite::types::ValueRef;
 use serde_json::{Map, Value};
 
@@ -35,7 +37,7 @@ impl Sender {
 #[derive(Clone, Debug)]
 pub struct Body {
     /// Values by field, and keys that are no field's as they were sent. A field is here if any of its keys was sent.
-    pub values: Map<String, Value>,
+    pub values: Arc<Map<String, Value>>,
     /// Who sent it.
     pub sender: Sender,
     /// What could not be worked out; the field has another value in [`Self::values`] then, and nothing may be stored.
@@ -45,11 +47,16 @@ pub struct Body {
 impl Body {
     /// Works out what `sent` makes of the record `old`, or of zero values.
     #[must_use]
-    pub fn resolve(collection: &Collection, sender: Sender, old: Option<&Value>, sent: Map<String, Value>) -> Self {
+    pub fn resolve(
+        collection: &Collection,
+        sender: Sender,
+        old: Option<&Value>,
+        sent: Arc<Map<String, Value>>,
+    ) -> Self {
         let (mut values, errors) = modifiers::resolve(collection, sender, old, sent);
         for field in sender.fields(collection) {
-            if let Some(value) = values.get_mut(&field.name) {
-                normalise(field, value);
+            if let Some(value) = values.get(&field.name).and_then(|value| normalised(field, value)) {
+                Arc::make_mut(&mut values).insert(field.name.clone(), value);
             }
         }
         Self { values, sender, errors }
@@ -61,18 +68,16 @@ impl Body {
     }
 }
 
-/// A value as it will be read. One that the field does not take stays: the check says why.
-fn normalise(field: &Field, value: &mut Value) {
+/// A value as it will be read, if that is another. One that the field does not take stays: the check says why.
+fn normalised(field: &Field, value: &Value) -> Option<Value> {
     // A password is compared with its confirmation, and the server sets times.
     if matches!(field.kind, FieldKind::Password { .. } | FieldKind::Autodate { .. }) {
-        return;
+        return None;
     }
-    if let Some(said) = field.said(value) {
-        *value = said;
-    }
-    if let Ok(sql) = field.to_sql(value) {
-        *value = field.to_json(ValueRef::from(&sql));
-    }
+    let said = field.said(value);
+    let stored = field.to_sql(said.as_ref().unwrap_or(value)).ok();
+    let read = stored.map(|sql| field.to_json(ValueRef::from(&sql))).or(said);
+    read.filter(|read| read != value)
 }
 
 #[cfg(test)]

@@ -1,9 +1,8 @@
-use rusqlite::types::Value as Sql;
-use rusqlite::{Connection, params_from_iter};
-use vski_replication::schema::sql::quote_name;
+use rusqlite::{Connection, ToSql, params_from_iter};
+use vski_replication::schema::sql::push_name;
 
 use super::check::{NewRecord, check};
-use super::{Body, Secrets, on_table, relations};
+use super::{Body, COLUMNS_BYTES, Secrets, on_table, relations};
 use crate::store::collections::{Catalogue, Collection};
 use crate::store::error::{FieldError, NOT_UNIQUE, StoreError};
 use crate::store::fields::Field;
@@ -35,12 +34,19 @@ pub fn insert(
     let id = record.id.clone().unwrap_or_else(ids::record_id);
     relations::check(conn, catalogue, collection, record, &id)?;
     let now = ids::now();
-    let names: String = record.values.iter().map(|(name, _)| format!(", {}", quote_name(name))).collect();
-    let marks = ", ?".repeat(record.values.len());
-    let table = quote_name(&collection.table);
-    let sql = format!("INSERT INTO {table} (id, created, updated{names}) VALUES (?, ?, ?{marks})");
-    let system = [Sql::Text(id.clone()), Sql::Text(now.clone()), Sql::Text(now)];
-    let values = system.into_iter().chain(record.values.iter().map(|(_, value)| value.clone()));
+    let mut sql = String::with_capacity(COLUMNS_BYTES);
+    sql.push_str("INSERT INTO ");
+    push_name(&mut sql, &collection.table);
+    sql.push_str(" (id, created, updated");
+    for (name, _) in &record.values {
+        sql.push_str(", ");
+        push_name(&mut sql, name);
+    }
+    sql.push_str(") VALUES (?, ?, ?");
+    record.values.iter().for_each(|_| sql.push_str(", ?"));
+    sql.push(')');
+    let system: [&dyn ToSql; 3] = [&id, &now, &now];
+    let values = system.into_iter().chain(record.values.iter().map(|(_, value)| value as &dyn ToSql));
     on_table(conn, collection, &sql, |statement| statement.execute(params_from_iter(values)))
         .map_err(|error| not_unique(collection, error))?;
     Ok(id)

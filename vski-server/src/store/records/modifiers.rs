@@ -1,6 +1,8 @@
 //! `field+`, `+field` and `field-`: a number goes up or down by the value, a list gets values at its end or front, or loses
 //! them.
 
+use std::sync::Arc;
+
 use serde_json::{Map, Number, Value};
 
 use super::Sender;
@@ -21,10 +23,13 @@ pub fn resolve(
     collection: &Collection,
     sender: Sender,
     old: Option<&Value>,
-    body: Map<String, Value>,
-) -> (Map<String, Value>, Vec<FieldError>) {
+    body: Arc<Map<String, Value>>,
+) -> (Arc<Map<String, Value>>, Vec<FieldError>) {
+    if !body.keys().any(|key| key.ends_with(['+', '-']) || key.starts_with('+')) {
+        return (body, Vec::new());
+    }
     let (mut resolved, mut modifiers, mut errors) = (Map::new(), Vec::new(), Vec::new());
-    for (key, value) in body {
+    for (key, value) in Arc::unwrap_or_clone(body) {
         match find(collection, sender, &key) {
             Some((field, change)) => modifiers.push((key, field, change, value)),
             None => _ = resolved.insert(key, value),
@@ -39,7 +44,7 @@ pub fn resolve(
         });
         resolved.insert(field.name.clone(), value);
     }
-    (resolved, errors)
+    (Arc::new(resolved), errors)
 }
 
 fn find<'a>(collection: &'a Collection, sender: Sender, key: &str) -> Option<(&'a Field, Change)> {

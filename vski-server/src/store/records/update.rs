@@ -1,10 +1,9 @@
-use rusqlite::types::Value as Sql;
-use rusqlite::{Connection, params_from_iter};
-use vski_replication::schema::sql::quote_name;
+use rusqlite::{Connection, ToSql, params_from_iter};
+use vski_replication::schema::sql::push_name;
 
 use super::check::check;
 use super::create::not_unique;
-use super::{Body, Secrets, missing, on_table, relations};
+use super::{Body, COLUMNS_BYTES, Secrets, missing, on_table, relations};
 use crate::store::collections::{Catalogue, Collection};
 use crate::store::error::StoreError;
 use crate::store::ids;
@@ -26,11 +25,19 @@ pub fn update(
     }
     record.check_hashed()?;
     relations::check(conn, catalogue, collection, &record, id)?;
-    let sets: String = record.values.iter().map(|(name, _)| format!(", {} = ?", quote_name(name))).collect();
-    let sql = format!("UPDATE {} SET updated = ?{sets} WHERE id = ?", quote_name(&collection.table));
-    let values = std::iter::once(Sql::Text(ids::now()))
-        .chain(record.values.iter().map(|(_, value)| value.clone()))
-        .chain(std::iter::once(Sql::Text(id.to_owned())));
+    let mut sql = String::with_capacity(COLUMNS_BYTES);
+    sql.push_str("UPDATE ");
+    push_name(&mut sql, &collection.table);
+    sql.push_str(" SET updated = ?");
+    for (name, _) in &record.values {
+        sql.push_str(", ");
+        push_name(&mut sql, name);
+        sql.push_str(" = ?");
+    }
+    sql.push_str(" WHERE id = ?");
+    let now = ids::now();
+    let sets = record.values.iter().map(|(_, value)| value as &dyn ToSql);
+    let values = std::iter::once(&now as &dyn ToSql).chain(sets).chain(std::iter::once(&id as &dyn ToSql));
     let changed = on_table(conn, collection, &sql, |statement| statement.execute(params_from_iter(values)));
     if changed.map_err(|error| not_unique(collection, error))? == 0 {
         return Err(missing(collection, id));
