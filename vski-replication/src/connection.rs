@@ -21,6 +21,10 @@ const STATEMENT_CACHE: usize = 128;
 /// Pages that a connection keeps that applies entries, KiB: those that a batch of them changes are written once then.
 const APPLIER_CACHE_KIB: i64 = 8192;
 
+/// Pages of the WAL that a commit moves into the database file, from this number on. The page that many commits change is moved
+/// once; and so few that SQLite finds each in the first block of its index.
+const CHECKPOINT_PAGES: u32 = 4000;
+
 /// SQLite need not lock a connection at every call: the type that holds it cannot be shared between threads.
 const ONE_THREAD: OpenFlags = OpenFlags::SQLITE_OPEN_NO_MUTEX;
 
@@ -43,6 +47,7 @@ pub fn writer(path: &Path) -> rusqlite::Result<Connection> {
     conn.set_prepared_statement_cache_capacity(STATEMENT_CACHE);
     conn.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get::<_, String>(0))?;
     conn.pragma_update(None, "synchronous", "FULL")?;
+    conn.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
     conn.pragma_update(None, "temp_store", temp_store())?;
     strict(&conn)?;
     Ok(conn)
