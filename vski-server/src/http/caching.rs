@@ -47,11 +47,11 @@ pub async fn tag(known: &[HeaderValue], response: Response) -> Response {
         Ok(answer) => answer,
         Err(failure) => return failure,
     };
-    let hash = blake3::hash(&body).to_hex();
-    let opaque = format!("\"{}\"", &hash[..TAG_DIGITS]);
-    let tag = HeaderValue::from_str(&format!("W/{opaque}")).expect("hex digits and quotes are header text");
-    parts.headers.insert(ETAG, tag);
-    if !known.iter().any(|value| names(value, &opaque)) {
+    let tag = ["W/\"", &blake3::hash(&body).to_hex()[..TAG_DIGITS], "\""].concat();
+    let opaque = &tag["W/".len()..];
+    let is_known = known.iter().any(|value| names(value, opaque));
+    parts.headers.insert(ETAG, HeaderValue::try_from(tag).expect("hex digits and quotes are header text"));
+    if !is_known {
         return Response::from_parts(parts, body.into());
     }
     parts.status = StatusCode::NOT_MODIFIED;

@@ -18,8 +18,8 @@ use crate::store::request::Written;
 /// Positions that one read may name.
 const MAX_POSITIONS: usize = 64;
 
-/// How long a browser keeps a position, seconds: by then every replica that still takes reads has it.
-const COOKIE_SECONDS: u32 = 60;
+/// A browser keeps a position for a minute: by then every replica that still takes reads has it.
+const COOKIE_ATTRIBUTES: &str = "; Path=/; Max-Age=60; HttpOnly; SameSite=Lax";
 
 /// The end of one database's log, without what only nodes compare.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -123,16 +123,12 @@ impl<R: IntoResponse> IntoResponse for Positioned<R> {
     fn into_response(self) -> Response {
         let Self { position, body } = self;
         let mut response = body.into_response();
-        let text = |text: &str| HeaderValue::from_str(text).expect("names, hex and digits are header text");
-        response.headers_mut().insert(header::POSITION, text(&position.to_string()));
-        let cookie = format!(
-            "{}{}={}:{}; Path=/; Max-Age={COOKIE_SECONDS}; HttpOnly; SameSite=Lax",
-            names::POSITION_COOKIE,
-            position.db,
-            position.epoch,
-            position.version,
-        );
-        response.headers_mut().append(SET_COOKIE, text(&cookie));
+        let text = |text: String| HeaderValue::try_from(text).expect("names, hex and digits are header text");
+        let WritePosition { db, epoch, version } = &position;
+        let place = format!("{epoch}:{version}");
+        let cookie = [names::POSITION_COOKIE, db, "=", &place, COOKIE_ATTRIBUTES].concat();
+        response.headers_mut().insert(header::POSITION, text([db, ":", &place].concat()));
+        response.headers_mut().append(SET_COOKIE, text(cookie));
         response
     }
 }

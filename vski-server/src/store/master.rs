@@ -118,21 +118,26 @@ impl Master {
 
     /// One database.
     pub fn database(&self, name: &str) -> Result<Database, StoreError> {
-        let databases = self.databases.read().unwrap_or_else(PoisonError::into_inner);
+        self.of(name, Database::clone)
+    }
+
+    /// Its reader.
+    pub fn reader(&self, name: &str) -> Result<Reader, StoreError> {
+        self.of(name, |database| database.reader.clone())
+    }
+
+    /// Something of one database, with the list of them locked.
+    fn of<T>(&self, name: &str, take: impl FnOnce(&Database) -> T) -> Result<T, StoreError> {
+        let databases = read(&self.databases);
         let unusable = |reason: &String| StoreError::Unusable { name: name.to_owned(), reason: reason.clone() };
         let deleted = || read(&self.deleted).contains(name);
         let reason = || self.unusable.get(name).filter(|_| !deleted());
-        databases.get(name).cloned().ok_or_else(|| reason().map_or_else(|| unknown(name), unusable))
+        databases.get(name).map(take).ok_or_else(|| reason().map_or_else(|| unknown(name), unusable))
     }
 
     /// The databases whose files could not be opened, with the reason and the repair.
     pub fn unusable(&self) -> &BTreeMap<String, String> {
         &self.unusable
-    }
-
-    /// Its reader.
-    pub fn reader(&self, name: &str) -> Result<Reader, StoreError> {
-        Ok(self.database(name)?.reader)
     }
 
     /// All of them, by name.
