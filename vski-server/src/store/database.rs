@@ -60,8 +60,9 @@ pub fn open(
     conn.notice_offline_edit(edited)?;
     upgrade(&mut conn, name)?;
     ids::advance_clock(conn.head().committed_ms);
+    let reader = Reader::of_own(name, &path, open, conn.commits());
     let (writer, thread) = Writer::start_with(name, conn, writer_metrics, write_queue);
-    Ok((Database { name: name.to_owned(), reader: Reader::new(name, &path, open), writer }, thread))
+    Ok((Database { name: name.to_owned(), reader, writer }, thread))
 }
 
 /// Brings the tables of an older database up to date, as a schema change that its replicas follow.

@@ -8,8 +8,11 @@
 /// Connections that are lent.
 mod pool;
 
+/// Transactions of several look-ups.
+mod shared;
+
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::available_parallelism;
 use std::time::Duration;
@@ -71,6 +74,8 @@ struct Shared {
     data: Arc<Pool>,
     /// For look-ups by key, of both lanes.
     keys: Arc<Pool>,
+    /// Commits to this file, where this process alone makes them.
+    commits: Option<Arc<AtomicU64>>,
     /// How much history there is; counted on from where it was left.
     log_size: Mutex<LogSize>,
     /// Says that the file is open here: nobody replaces it meanwhile.
@@ -90,12 +95,23 @@ impl Reader {
     /// A reader of the file at `path`, which stays claimed by `open`; for the server's own reads.
     #[must_use]
     pub fn new(name: &str, path: &Path, open: OpenLock) -> Self {
+        Self::with(name, path, open, None)
+    }
+
+    /// The same of a file that this process writes, which counts its commits.
+    #[must_use]
+    pub fn of_own(name: &str, path: &Path, open: OpenLock, commits: Arc<AtomicU64>) -> Self {
+        Self::with(name, path, open, Some(commits))
+    }
+
+    fn with(name: &str, path: &Path, open: OpenLock, commits: Option<Arc<AtomicU64>>) -> Self {
         let shared = Shared {
             name: name.to_owned(),
             path: path.to_owned(),
             system: Pool::new(SYSTEM_CONNECTIONS),
             data: Pool::new((DATA_CONNECTIONS_PER_CORE * cores()).clamp(DATA_CONNECTIONS[0], DATA_CONNECTIONS[1])),
             keys: Pool::new(cores()),
+            commits,
             log_size: Mutex::default(),
             _open: open,
         };
@@ -171,10 +187,17 @@ impl Reader {
         work: impl FnOnce(&Connection) -> Result<Option<T>, StoreError>,
     ) -> Result<Option<T>, StoreError> {
         let pool = &self.shared.keys;
-        let Ok(_permit) = pool.permits.try_acquire() else { return Ok(None) };
-        let mut pooled = pool.take().map_or_else(|| Ok(Pooled::quick(self.of_data()?)?), Ok::<_, StoreError>)?;
-        let result = pooled.in_transaction(work);
-        pool.give_back(pooled);
+        let connect = || Ok(Pooled::quick(self.of_data()?)?);
+        let result = match &self.shared.commits {
+            Some(commits) if shared::is_possible() => shared::look_up(pool, commits, connect, work),
+            _ => {
+                let Ok(_permit) = pool.permits.try_acquire() else { return Ok(None) };
+                let mut pooled = pool.take().map_or_else(connect, Ok::<_, StoreError>)?;
+                let result = pooled.in_transaction(work);
+                pool.give_back(pooled);
+                result
+            }
+        };
         match result {
             Err(StoreError::Busy) => Ok(None),
             Err(error) if is_interrupted(&error) => Ok(None),

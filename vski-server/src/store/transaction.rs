@@ -4,6 +4,8 @@
 //! After **every** error the connection is asked whether the transaction still lives. An error may have ended it
 //! (disk full, I/O, `ON CONFLICT ROLLBACK`); what ran afterwards would then commit by itself, without an entry.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use rusqlite::{Connection, ErrorCode};
@@ -48,6 +50,8 @@ pub struct Committed {
 /// The writer's connection and what it knows of the file.
 pub struct WriteConnection {
     conn: Connection,
+    /// How often it has committed.
+    commits: Arc<AtomicU64>,
     /// The log's end as of the last own commit.
     head: Head,
     /// SQLite's counter of foreign commits at that time.
@@ -69,12 +73,18 @@ impl WriteConnection {
         let data_version = data_version(&conn)?;
         let (verdict, span) = (Verdict::good(database), CommitSpan::default());
         let (database, seen) = (database.to_owned(), Seen::default());
-        Ok(Self { conn, head, data_version, database, verdict, span, seen, metrics })
+        let commits = Arc::default();
+        Ok(Self { conn, commits, head, data_version, database, verdict, span, seen, metrics })
     }
 
     /// The log's end.
     pub fn head(&self) -> Head {
         self.head
+    }
+
+    /// How often it has committed: counted before anybody is answered.
+    pub fn commits(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.commits)
     }
 
     /// What keeps the database from being replicated, now and later.
@@ -177,6 +187,7 @@ impl WriteConnection {
             fault::sql(labels[0])?;
             let started = Instant::now();
             self.conn.prepare_cached("COMMIT")?.execute([])?;
+            self.commits.fetch_add(1, Ordering::Release);
             self.metrics.commit_seconds.observe(started.elapsed().as_secs_f64());
             fault::point(labels[1]);
             self.head = head;

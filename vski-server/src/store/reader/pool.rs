@@ -12,6 +12,9 @@ use crate::store::error::StoreError;
 const QUICK_STEPS: i32 = 500;
 const QUICK_LOOKS: u32 = 4;
 
+/// SQLite's counter of commits by others.
+const DATA_VERSION: &str = "PRAGMA data_version";
+
 /// Connections of one kind, and the right to use them.
 pub struct Pool {
     /// Those that nobody uses now. The last one to come back is the first to be lent: its cache is warm.
@@ -75,10 +78,32 @@ impl Pooled {
     ) -> Result<T, StoreError> {
         let Self { conn, seen, looks } = self;
         looks.store(0, Ordering::Relaxed);
-        let mut statement = conn.prepare_cached("PRAGMA data_version")?;
+        let mut statement = conn.prepare_cached(DATA_VERSION)?;
         let mut rows = statement.query([])?;
         let version = rows.next()?.ok_or(rusqlite::Error::QueryReturnedNoRows)?.get(0)?;
         seen.refresh(version);
         seen.during(conn, || work(conn))
+    }
+
+    /// Begins a read transaction for several pieces of work.
+    pub fn begin(&mut self) -> Result<(), StoreError> {
+        let Self { conn, seen, looks } = self;
+        looks.store(0, Ordering::Relaxed);
+        conn.prepare_cached("BEGIN")?.execute([])?;
+        let version = conn.prepare_cached(DATA_VERSION)?.query_row([], |row| row.get(0));
+        seen.refresh(version?);
+        Ok(())
+    }
+
+    /// One of them.
+    pub fn within<T>(&mut self, work: impl FnOnce(&Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let Self { conn, seen, looks } = self;
+        looks.store(0, Ordering::Relaxed);
+        seen.during(conn, || work(conn))
+    }
+
+    /// Ends it.
+    pub fn end(&mut self) -> rusqlite::Result<()> {
+        self.conn.prepare_cached("ROLLBACK")?.execute([]).map(drop)
     }
 }
