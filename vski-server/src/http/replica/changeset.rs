@@ -207,9 +207,12 @@ impl Poll<'_> {
         if let Some(found) = reader.now(|conn| find(conn, asked, relay.as_ref(), polls, true))? {
             return Ok(Found { relay, ..found });
         }
-        let (known, polls) = (relay.clone(), Arc::clone(polls));
-        let found = reader.read(move |conn| find(conn, asked, known.as_ref(), &polls, false)).await?;
-        Ok(Found { relay, ..found.expect("only a quick look may give up") })
+        let (known, shared) = (relay.clone(), Arc::clone(polls));
+        let found = reader.read(move |conn| find(conn, asked, known.as_ref(), &shared, false)).await?;
+        let (found, polls) = (found.expect("only a quick look may give up"), Arc::clone(polls));
+        // To pack many entries takes long, and other connections wait for this thread.
+        let packed = tokio::task::spawn_blocking(move || asked.packed(found, &polls)).await;
+        Ok(Found { relay, ..packed.map_err(|_| StoreError::ShuttingDown)?? })
     }
 
     /// The answer to a position: each has the headers that tell where this log stands.
@@ -256,6 +259,15 @@ impl Asked {
     /// What is told of a log that ends at `head`.
     fn range(self, head: Position) -> Range {
         Range { after: self.position, head, form: self.form }
+    }
+
+    /// The same with its entries encoded, if they are to be sent.
+    fn packed(self, found: Found, polls: &Polls) -> Result<Found, ApiError> {
+        if found.waits || found.standing != Standing::Behind {
+            return Ok(found);
+        }
+        let frames = self.frames(found.entries, found.head.position, polls)?;
+        Ok(Found { entries: Entries::Encoded(frames), ..found })
     }
 
     /// Encodes what was read of a log that ends at `head`, unless that was done for another peer; then for others, too.
