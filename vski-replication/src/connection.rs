@@ -21,9 +21,9 @@ const STATEMENT_CACHE: usize = 128;
 /// Pages that a connection keeps that applies entries, KiB: those that a batch of them changes are written once then.
 const APPLIER_CACHE_KIB: i64 = 8192;
 
-/// Pages of the WAL that a commit moves into the database file, from this number on. The page that many commits change is moved
-/// once; and so few that SQLite finds each in the first block of its index.
-const CHECKPOINT_PAGES: u32 = 4000;
+/// Pages of the WAL from which on a commit moves them into the database file. A page that many commits change is moved once; the
+/// commit that moves them takes the longer for it.
+const CHECKPOINT_PAGES: u32 = 2000;
 
 /// SQLite need not lock a connection at every call: the type that holds it cannot be shared between threads.
 const ONE_THREAD: OpenFlags = OpenFlags::SQLITE_OPEN_NO_MUTEX;
