@@ -39,8 +39,10 @@ pub trait Request: Send {
     /// The trace that it belongs to.
     fn trace(&self) -> Option<Trace>;
 
-    /// Where its answer is waited for.
-    fn runtime(&self) -> Option<&Handle>;
+    /// Where its answer is waited for, if it is one of those that are answered together.
+    fn runtime(&self) -> Option<&Handle> {
+        None
+    }
 
     /// DDL to run before the rows; empty for most.
     fn statements(&mut self, conn: &Connection) -> Result<Vec<String>, StoreError>;
@@ -175,10 +177,6 @@ where
         self.rows.trace
     }
 
-    fn runtime(&self) -> Option<&Handle> {
-        self.rows.runtime()
-    }
-
     fn statements(&mut self, conn: &Connection) -> Result<Vec<String>, StoreError> {
         (self.plan)(conn)
     }
@@ -197,7 +195,6 @@ pub struct Migration {
     plan: Plan,
     bytes: usize,
     trace: Option<Trace>,
-    runtime: Option<Handle>,
     result: Option<Done>,
     reply: oneshot::Sender<Result<Written<Done>, StoreError>>,
 }
@@ -206,8 +203,7 @@ impl Migration {
     /// A request to run `plan`, which holds `bytes` of SQL.
     pub fn new(bytes: usize, plan: Plan) -> (Self, Answer<Done>) {
         let (reply, answer) = oneshot::channel();
-        let (trace, runtime) = (trace::current(), Handle::try_current().ok());
-        (Self { plan, bytes, trace, runtime, result: None, reply }, answer)
+        (Self { plan, bytes, trace: trace::current(), result: None, reply }, answer)
     }
 }
 
@@ -222,10 +218,6 @@ impl Request for Migration {
 
     fn trace(&self) -> Option<Trace> {
         self.trace
-    }
-
-    fn runtime(&self) -> Option<&Handle> {
-        self.runtime.as_ref()
     }
 
     fn statements(&mut self, _conn: &Connection) -> Result<Vec<String>, StoreError> {

@@ -25,7 +25,7 @@ pub fn resolve(
     old: Option<&Value>,
     body: Arc<Map<String, Value>>,
 ) -> (Arc<Map<String, Value>>, Vec<FieldError>) {
-    if !body.keys().any(|key| key.ends_with(['+', '-']) || key.starts_with('+')) {
+    if body.keys().all(|key| find(collection, sender, key).is_none()) {
         return (body, Vec::new());
     }
     let (mut resolved, mut modifiers, mut errors) = (Map::new(), Vec::new(), Vec::new());
