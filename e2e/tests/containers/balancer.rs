@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use e2e::client::{Client, records};
 use e2e::docker::docker;
 use e2e::eventually;
@@ -13,6 +13,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::images::Images;
+use super::kept::head;
 use super::plain::NO_ADMIN;
 use super::project::{ADMIN, Project, READY};
 use super::quiet::proxy;
@@ -369,19 +370,12 @@ fn upgrade(url: &str, field: &str, bytes: &str) -> Result<String> {
         "GET /api/realtime HTTP/1.1\r\nHost: {address}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n{field}\r\n\r\n"
     )?;
-    let mut answer = Vec::new();
-    while !answer.ends_with(b"\r\n\r\n") {
-        let mut byte = [0];
-        if connection.read(&mut byte)? == 0 {
-            bail!("the connection ended: {}", String::from_utf8_lossy(&answer));
-        }
-        answer.extend_from_slice(&byte);
-    }
-    if answer.starts_with(b"HTTP/1.1 101 ") {
+    let mut answer = head(&mut connection)?;
+    if answer.starts_with("HTTP/1.1 101 ") {
         connection.write_all(bytes.as_bytes())?;
         let mut echo = vec![0; bytes.len()];
         connection.read_exact(&mut echo).context("read the echo")?;
-        answer.extend_from_slice(&echo);
+        answer.push_str(&String::from_utf8_lossy(&echo));
     }
-    Ok(String::from_utf8_lossy(&answer).into_owned())
+    Ok(answer)
 }

@@ -21,6 +21,9 @@ mod plain;
 /// What every load balancer has to do.
 mod balancer;
 
+/// A client that keeps its connection.
+mod kept;
+
 /// Files of load balancers with a broken line.
 mod broken;
 

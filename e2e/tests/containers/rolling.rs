@@ -11,12 +11,19 @@ use e2e::reads::{NODES, Reads};
 use super::balancer::{Balanced, FAULT_LIMIT};
 use super::broken::lines_of;
 use super::images::{Images, compose_file};
+use super::kept::Kept;
 use super::plain::NO_ADMIN;
 use super::project::READY;
 use super::quiet::proxy;
 
 /// Writes that have to be acknowledged between two restarts.
 const WRITES: u64 = 20;
+
+/// What anybody may ask a node, over a connection that is kept.
+const READ: &str = "/livez";
+
+/// So many answers by the changed file are waited for.
+const AFTER: usize = 5;
 
 /// Replicas first, the master last: only its own restart holds writes up.
 const REPLICAS: [&str; 4] = ["r001-agent", "r001", "r002-agent", "r002"];
@@ -65,8 +72,16 @@ fn behind(service: &'static str, images: &Images) -> Result<()> {
     let reads = Reads::start(&balanced.admin, "posts");
     ensure!(balanced.admin.get("/metrics")?.status == 403, "the file's own routes");
     project.place("instead", &text.replace("/metrics", "/nothing"))?;
+    let mut kept = Kept::new(&project.url(service, 8080)?)?;
+    kept.ask(READ)?;
     project.compose(reload(service))?;
-    eventually("the changed file is in use", READY, || Ok(balanced.admin.get("/metrics")?.status != 403))?;
+    let mut changed = 0;
+    // The old processes go a moment after the new ones have begun to answer.
+    eventually("the changed file is in use", READY, || {
+        changed += usize::from(balanced.admin.get("/metrics")?.status != 403);
+        Ok(changed == AFTER)
+    })?;
+    kept.ask(READ).context("a connection that was kept meanwhile")?;
     balanced.wait_routed()?;
     reads.stop(FAULT_LIMIT).context("while the load balancer read its file")?;
 
