@@ -1,4 +1,4 @@
-//! SQLite's session extension, wrapped. The only `unsafe` code of the workspace.
+//! SQLite's session extension, wrapped: here and in `changes` is the only `unsafe` code of the workspace.
 //!
 //! The C contract (sqlite.org/session.html and the comments of `sqlite3.h`), and how this file keeps it:
 //!
@@ -26,6 +26,11 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ffi};
 
 use crate::names;
+
+mod applier;
+mod changes;
+
+pub use applier::Applier;
 
 /// Records which rows of a connection change, from [`Session::start`] until it is dropped.
 pub struct Session<'conn> {
