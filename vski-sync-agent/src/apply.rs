@@ -7,15 +7,13 @@
 use std::path::Path;
 
 use rusqlite::{Connection, Transaction, TransactionBehavior};
-use vski_replication::changelog::{self, Cut, Head, LogSize, Pruned, Retention};
-use vski_replication::datadir::DataDir;
-use vski_replication::entry::{Entry, EpochReason, Kind};
-use vski_replication::lease::{self, LEASE_FACTOR};
+use vski_replication::changelog::{self, Head, LogSize};
+use vski_replication::entry::{Entry, EpochReason, Kind, SchemaChange};
 use vski_replication::position::{DatabaseId, Position, SchemaHash};
 use vski_replication::schema::diff::{self, MigrateError};
 use vski_replication::schema::keep::{self, Kept};
 use vski_replication::schema::{self, Object};
-use vski_replication::session::{self, ApplyError};
+use vski_replication::session::{self, Applier, ApplyError};
 use vski_replication::trace::Trace;
 use vski_replication::{connection, fault};
 
@@ -23,6 +21,7 @@ use self::spans::ApplySpans;
 use crate::error::AgentError;
 use crate::verify::VerifyError;
 
+mod prune;
 mod spans;
 
 /// A database of this directory, open for applying.
@@ -38,10 +37,9 @@ pub struct LocalCopy {
     schema: (i64, SchemaHash),
     /// How much history there is.
     size: LogSize,
+    /// Applies what is as expected.
+    applier: Applier,
 }
-
-/// Steps of pruning between two batches: the next batch must not wait long.
-const PRUNE_STEPS: usize = 8;
 
 /// How far a batch got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +66,15 @@ impl LocalCopy {
         changelog::upgrade(&conn)?;
         let (database_id, head) = (changelog::database_id(&conn)?, changelog::head(&conn)?);
         let schema = (schema_cookie(&conn)?, schema::hash(&conn)?);
-        Ok(Self { db: db.to_owned(), conn, database_id, head, schema, size: LogSize::default() })
+        Ok(Self {
+            db: db.to_owned(),
+            conn,
+            database_id,
+            head,
+            schema,
+            size: LogSize::default(),
+            applier: Applier::default(),
+        })
     }
 
     /// Whose copy this is.
@@ -118,61 +124,25 @@ impl LocalCopy {
         Ok(())
     }
 
-    /// Removes what the log has too much of, in bounded steps, as many as one pause between batches may hold.
-    /// Without `by_age` only once the log is a tenth larger than it may be. What follows a snapshot that a server on
-    /// `dir` has given out stays, up to a bound.
-    pub(crate) fn prune(
-        &mut self,
-        retention: Retention,
-        by_age: bool,
-        now_ms: i64,
-        dir: &DataDir,
-    ) -> Result<Pruned, AgentError> {
-        let mut total = Pruned::default();
-        for _ in 0..PRUNE_STEPS {
-            // Nobody else appends or removes: what was counted and noted since is what there is.
-            let bytes = match self.size.at(self.head.position) {
-                Some(bytes) => bytes,
-                None => self.size.refresh(&self.conn)?,
-            };
-            if !by_age && bytes <= retention.max_bytes.saturating_add(retention.max_bytes / 10) {
-                break;
-            }
-            let up_to = self.needed(dir, retention, bytes)?;
-            let transaction = Transaction::new_unchecked(&self.conn, TransactionBehavior::Immediate)?;
-            fault::sql("prune:begin")?;
-            let step = changelog::prune(&transaction, Cut { up_to, ..Cut::of(retention, bytes, now_ms) })?;
-            fault::sql("prune:before-commit")?;
-            transaction.commit()?;
-            fault::sql("prune:after-commit")?;
-            self.size.refresh(&self.conn)?;
-            (total.entries, total.bytes, total.more) =
-                (total.entries + step.entries, total.bytes + step.bytes, step.more);
-            if !step.more {
-                break;
-            }
-        }
-        Ok(total)
-    }
-
-    /// The version after which entries stay for the sake of a leased snapshot.
-    fn needed(&self, dir: &DataDir, retention: Retention, log_bytes: u64) -> Result<u64, AgentError> {
-        let failed = |source| AgentError::Io { action: "look at the leases in", path: dir.snapshots(), source };
-        if log_bytes > retention.max_bytes.saturating_mul(LEASE_FACTOR) {
-            let broken = lease::break_all(dir, &self.db).map_err(failed)?;
-            if broken > 0 {
-                tracing::warn!(
-                    db = self.db,
-                    version = self.head.position.version,
-                    log_bytes,
-                    "snapshot lease broken: the log grew too large meanwhile"
-                );
-            }
-        }
-        Ok(lease::oldest_needed(dir, &self.db).map_err(failed)?.unwrap_or(u64::MAX))
-    }
-
+    /// All entries in one transaction, or none of them.
     fn transaction(&mut self, entries: &[Entry], pulled: Option<Trace>) -> Result<Applied, AgentError> {
+        let mut applier = std::mem::take(&mut self.applier);
+        let compiled = self.attempt(entries, pulled, Some(&mut applier));
+        self.applier = applier;
+        match compiled? {
+            Some(applied) => Ok(applied),
+            // SQLite's own way is right in all cases, or says what is wrong.
+            None => Ok(self.attempt(entries, pulled, None)?.expect("without an applier it is done or has failed")),
+        }
+    }
+
+    /// The same. `None`: nothing was done, because not all was as the applier expects.
+    fn attempt(
+        &mut self,
+        entries: &[Entry],
+        pulled: Option<Trace>,
+        mut applier: Option<&mut Applier>,
+    ) -> Result<Option<Applied>, AgentError> {
         // Dropping the transaction, as every early return does, rolls it back.
         let transaction = Transaction::new_unchecked(&self.conn, TransactionBehavior::Immediate)?;
         fault::sql("apply:begin")?;
@@ -188,10 +158,13 @@ impl LocalCopy {
         fault::sql("apply:schema")?;
         for entry in entries {
             if entry.kind == Kind::Changes && local != entry.schema_hash {
-                return Ok(Applied::SchemaNeeded { version: entry.version, local, master: entry.schema_hash });
+                let needed = Applied::SchemaNeeded { version: entry.version, local, master: entry.schema_hash };
+                return Ok(Some(needed));
             }
             spans.begin(&self.db, entry);
-            self.execute(&transaction, entry, local)?;
+            if !self.execute(&transaction, entry, local, applier.as_deref_mut())? {
+                return Ok(None);
+            }
             if entry.kind == Kind::Schema {
                 local = entry.schema_hash;
             }
@@ -206,44 +179,66 @@ impl LocalCopy {
         spans.committed();
         self.size.appended(head.position, entries.iter().map(|entry| entry.payload.len() as u64).sum());
         (self.head, self.schema) = (head, (cookie, local));
-        Ok(Applied::All)
+        Ok(Some(Applied::All))
     }
 
-    fn execute(&self, conn: &Connection, entry: &Entry, local: SchemaHash) -> Result<(), AgentError> {
+    /// What an entry says. `false`: not all was as the applier expects.
+    fn execute(
+        &self,
+        conn: &Connection,
+        entry: &Entry,
+        local: SchemaHash,
+        applier: Option<&mut Applier>,
+    ) -> Result<bool, AgentError> {
         let payload = |error| AgentError::Verify(VerifyError::Decode(error));
         match entry.kind {
-            Kind::Changes => apply_changeset(conn, entry.version, &entry.payload),
+            Kind::Changes => match applier {
+                Some(applier) => Ok(applier.apply(conn, local, &entry.payload)?),
+                None => apply_changeset(conn, entry.version, &entry.payload).map(|()| true),
+            },
             Kind::Schema => {
                 let (change, changeset) = entry.schema_change().map_err(payload)?;
-                let failed = |source| AgentError::schema(entry.version, source);
-                if local == change.before {
-                    let kept = keep::run_keeping(conn, &change.statements, entry.version).map_err(failed)?;
-                    for Kept { table, name } in kept {
-                        tracing::info!(
-                            db = self.db,
-                            version = entry.version,
-                            table,
-                            kept_as = name,
-                            "a table that the master dropped is kept"
-                        );
-                    }
-                } else if local != entry.schema_hash {
-                    tracing::info!(db = self.db, %local, master = %change.before, "schema mismatch");
-                    diff::migrate(conn, &change.objects).map_err(failed)?;
-                }
-                let found = schema::hash(conn)?;
-                if found != entry.schema_hash {
-                    return Err(failed(MigrateError::NotReached { expected: entry.schema_hash, found }));
-                }
-                apply_changeset(conn, entry.version, changeset)
+                self.change_schema(conn, entry, &change, local)?;
+                apply_changeset(conn, entry.version, changeset).map(|()| true)
             }
             Kind::Epoch => match entry.epoch_change().map_err(payload)?.reason {
-                EpochReason::Promoted => Ok(()),
+                EpochReason::Promoted => Ok(true),
                 EpochReason::ForeignEdit | EpochReason::Uncaptured => {
                     Err(AgentError::Uncaptured { version: entry.version })
                 }
             },
         }
+    }
+
+    /// Makes the schema that of an entry, by its own statements where the schema is the one that they ran on.
+    fn change_schema(
+        &self,
+        conn: &Connection,
+        entry: &Entry,
+        change: &SchemaChange,
+        local: SchemaHash,
+    ) -> Result<(), AgentError> {
+        let failed = |source| AgentError::schema(entry.version, source);
+        if local == change.before {
+            let kept = keep::run_keeping(conn, &change.statements, entry.version).map_err(failed)?;
+            for Kept { table, name } in kept {
+                tracing::info!(
+                    db = self.db,
+                    version = entry.version,
+                    table,
+                    kept_as = name,
+                    "a table that the master dropped is kept"
+                );
+            }
+        } else if local != entry.schema_hash {
+            tracing::info!(db = self.db, %local, master = %change.before, "schema mismatch");
+            diff::migrate(conn, &change.objects).map_err(failed)?;
+        }
+        let found = schema::hash(conn)?;
+        if found != entry.schema_hash {
+            return Err(failed(MigrateError::NotReached { expected: entry.schema_hash, found }));
+        }
+        Ok(())
     }
 }
 

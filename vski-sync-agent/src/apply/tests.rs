@@ -1,5 +1,7 @@
 use tempfile::TempDir;
-use vski_replication::clock;
+use vski_replication::changelog::{Pruned, Retention};
+use vski_replication::datadir::DataDir;
+use vski_replication::{clock, lease};
 
 use super::*;
 use crate::testing::{Master, rows};
@@ -29,6 +31,22 @@ fn rows_schema_and_promotion_arrive_in_one_transaction() {
     master.schema_with_rows(&["ALTER TABLE t ADD COLUMN x TEXT"], "INSERT INTO t VALUES ('c', 3, 'x')");
     master.epoch(EpochReason::Promoted);
     master.changes("DELETE FROM t WHERE id = 'b'");
+    assert_eq!(copy.apply(&master.entries_after(start)).unwrap(), Applied::All);
+    equal(&master, &copy);
+}
+
+#[test]
+fn what_the_applier_does_not_expect_is_done_by_sqlite_together_with_what_is_around_it() {
+    let mut master = Master::new();
+    master.schema(&["CREATE TABLE t (id TEXT PRIMARY KEY NOT NULL, n INTEGER UNIQUE)"]);
+    master.changes("INSERT INTO t VALUES ('a', 1), ('b', 2)");
+    let (_dir, mut copy) = copy(&master);
+    let start = master.position().version;
+    master.changes("INSERT INTO t VALUES ('c', 3)");
+    master.changes(
+        "UPDATE t SET n = -n WHERE id = 'a'; UPDATE t SET n = 1 WHERE id = 'b'; UPDATE t SET n = 2 WHERE id = 'a'",
+    );
+    master.changes("DELETE FROM t WHERE id = 'c'; UPDATE t SET n = 9 WHERE id = 'b'");
     assert_eq!(copy.apply(&master.entries_after(start)).unwrap(), Applied::All);
     equal(&master, &copy);
 }
