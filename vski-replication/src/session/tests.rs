@@ -2,7 +2,7 @@ use rusqlite::config::DbConfig;
 
 use super::*;
 
-fn database(sql: &str) -> Connection {
+pub(super) fn database(sql: &str) -> Connection {
     let conn = Connection::open_in_memory().unwrap();
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false).unwrap();
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY, false).unwrap();
@@ -10,9 +10,13 @@ fn database(sql: &str) -> Connection {
     conn
 }
 
-fn captured(conn: &Connection, sql: &str) -> Vec<u8> {
+pub(super) fn captured(conn: &Connection, sql: &str) -> Vec<u8> {
+    captured_by(conn, |conn| conn.execute_batch(sql).unwrap())
+}
+
+pub(super) fn captured_by(conn: &Connection, change: impl FnOnce(&Connection)) -> Vec<u8> {
     let session = Session::start(conn).unwrap();
-    conn.execute_batch(sql).unwrap();
+    change(conn);
     session.changeset().unwrap()
 }
 

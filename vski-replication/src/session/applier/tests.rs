@@ -1,10 +1,10 @@
 use proptest::prelude::*;
-use rusqlite::config::DbConfig;
 use rusqlite::types::Value;
 
 use super::*;
 use crate::schema;
-use crate::session::{self, ApplyError, Session};
+use crate::session::tests::{captured, captured_by, database};
+use crate::session::{self, ApplyError};
 
 /// Two keys of which one has words of its own, values of all kinds, a unique one, and generated columns.
 const TABLES: &str = r#"
@@ -13,20 +13,6 @@ const TABLES: &str = r#"
     CREATE TABLE only (k INTEGER PRIMARY KEY);
     CREATE INDEX by_n ON t (n);
 "#;
-
-fn database(sql: &str) -> Connection {
-    let conn = Connection::open_in_memory().unwrap();
-    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false).unwrap();
-    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY, false).unwrap();
-    conn.execute_batch(sql).unwrap();
-    conn
-}
-
-fn captured(conn: &Connection, change: impl FnOnce(&Connection)) -> Vec<u8> {
-    let session = Session::start(conn).unwrap();
-    change(conn);
-    session.changeset().unwrap()
-}
 
 fn rows(conn: &Connection) -> Vec<Vec<Value>> {
     let mut all = Vec::new();
@@ -66,7 +52,7 @@ fn rows_of_all_kinds_go_by_statements_that_stay_compiled() {
         r#"DELETE FROM t WHERE id <> 'a'; DELETE FROM "pair of" WHERE a = 2; DELETE FROM only WHERE k = 1"#,
         "UPDATE only SET k = 8",
     ] {
-        let changeset = captured(&from, |conn| conn.execute_batch(sql).unwrap());
+        let changeset = captured(&from, sql);
         assert!(apply(&mut applier, &to, &changeset).unwrap(), "{sql}");
         assert_eq!(rows(&from), rows(&to), "{sql}");
     }
@@ -78,7 +64,7 @@ fn unique_values_that_are_swapped_are_left_to_sqlite() {
     let (from, to) = (database(&rows_of_both), database(&rows_of_both));
     let swap =
         "UPDATE t SET u = 3 WHERE id = 'a'; UPDATE t SET u = 1 WHERE id = 'b'; UPDATE t SET u = 2 WHERE id = 'a'";
-    let changeset = captured(&from, |conn| conn.execute_batch(swap).unwrap());
+    let changeset = captured(&from, swap);
     assert!(!apply(&mut Applier::default(), &to, &changeset).unwrap());
     assert_eq!(rows(&from), rows(&to));
 }
@@ -87,7 +73,7 @@ fn unique_values_that_are_swapped_are_left_to_sqlite() {
 fn of_each_kind() -> Vec<u8> {
     let from = database(&format!("{TABLES} INSERT INTO t (id, n) VALUES ('a', 1), ('gone', 1)"));
     let sql = "INSERT INTO t (id) VALUES ('new'); UPDATE t SET n = 2 WHERE id = 'a'; DELETE FROM t WHERE id = 'gone'";
-    captured(&from, |conn| conn.execute_batch(sql).unwrap())
+    captured(&from, sql)
 }
 
 #[test]
@@ -131,7 +117,7 @@ fn another_schema_is_looked_at_anew() {
     let (from, to, mut applier) = (database(TABLES), database(TABLES), Applier::default());
     let both = |sql: &str| [&from, &to].iter().for_each(|conn| conn.execute_batch(sql).unwrap());
     let mut change = |sql: &str| {
-        let changeset = captured(&from, |conn| conn.execute_batch(sql).unwrap());
+        let changeset = captured(&from, sql);
         assert!(apply(&mut applier, &to, &changeset).unwrap(), "{sql}");
         assert_eq!(rows(&from), rows(&to));
     };
@@ -175,7 +161,7 @@ proptest! {
     fn what_is_captured_and_applied_is_the_same(batches in proptest::collection::vec(proptest::collection::vec(statement(), 1..8), 1..8)) {
         let (from, to, mut applier) = (database(TABLES), database(TABLES), Applier::default());
         for batch in batches {
-            let changeset = captured(&from, |conn| {
+            let changeset = captured_by(&from, |conn| {
                 for (sql, values) in batch {
                     // Some are refused, as by NOT NULL.
                     let _ = conn.prepare_cached(sql).unwrap().execute(values);
