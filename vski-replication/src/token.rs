@@ -1,6 +1,6 @@
 //! Tokens: HS256 with the shared `JWT_SECRET`, made by any node and valid on all of them.
 //!
-//! No registration: a node that holds the secret mints its own short-lived token for each call. During a rotation a
+//! No registration: a node that holds the secret mints its own short-lived tokens. During a rotation a
 //! node also accepts the previous secret; it always signs with the current one.
 
 use jsonwebtoken::errors::ErrorKind;

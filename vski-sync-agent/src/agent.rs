@@ -17,6 +17,7 @@ use vski_replication::position::Position;
 
 use crate::apply::LocalCopy;
 use crate::backoff::{Backoff, Complaints};
+use crate::blocking::OwnThread;
 use crate::board::Board;
 use crate::config::Schedule;
 use crate::error::{self, AgentError, ErrorKind, Recovery};
@@ -50,6 +51,8 @@ pub(crate) struct Context {
     pub(crate) retention: Retention,
     /// How long an uploaded file stays that no row names any more.
     pub(crate) file_grace: Duration,
+    /// Where the runtime is there for the agent alone: who may apply what is short on its thread.
+    pub(crate) own_thread: Option<OwnThread>,
 }
 
 /// What the master's latest list says of a database.
@@ -94,7 +97,7 @@ enum Event {
     Stop,
 }
 
-fn next(state: State, event: Event, copy_exists: bool) -> State {
+fn next(state: State, event: Event, copy_exists: impl FnOnce() -> bool) -> State {
     match (state, event) {
         (_, Event::Stop) => State::Stopped,
         (_, Event::Diverged) => State::Converge,
@@ -102,8 +105,13 @@ fn next(state: State, event: Event, copy_exists: bool) -> State {
         (State::Bootstrap, Event::Installed) => State::CatchUp,
         (_, Event::AtHead | Event::ParentBehind) => State::Follow,
         (State::Follow, Event::Due) | (_, Event::Behind) => State::CatchUp,
-        (_, Event::Retry | Event::Due | Event::Installed) if copy_exists => State::CatchUp,
-        (_, Event::Retry | Event::Due | Event::Installed) => State::Bootstrap,
+        (_, Event::Retry | Event::Due | Event::Installed) => {
+            if copy_exists() {
+                State::CatchUp
+            } else {
+                State::Bootstrap
+            }
+        }
     }
 }
 
@@ -122,6 +130,8 @@ pub(crate) struct Agent {
     ahead: Option<Ahead>,
     /// When the local log was last looked at for entries that are too old.
     pruned: Option<Instant>,
+    /// How long the last batch took.
+    took: Duration,
     /// Requests that the step under way will answer.
     answering: Vec<Waiting>,
     /// The stop that was logged last, and whether the master's word alone may end it.
@@ -160,6 +170,7 @@ impl Agent {
             copy: None,
             ahead: None,
             pruned: None,
+            took: Duration::ZERO,
             answering: Vec::new(),
             stop: None,
             backoff: Backoff::default(),
@@ -188,7 +199,7 @@ impl Agent {
             Ok(event) => event,
             Err(error) => self.failed(&error).await,
         };
-        self.state = next(self.state, event, self.context.dir.database(&self.db).exists());
+        self.state = next(self.state, event, || self.context.dir.database(&self.db).exists());
     }
 
     async fn step(&mut self) -> Result<Event, AgentError> {
@@ -359,40 +370,40 @@ mod tests {
 
     #[test]
     fn a_database_is_bootstrapped_caught_up_and_followed() {
-        assert_eq!(next(State::Bootstrap, Event::Installed, true), State::CatchUp);
-        assert_eq!(next(State::CatchUp, Event::Behind, true), State::CatchUp);
-        assert_eq!(next(State::CatchUp, Event::AtHead, true), State::Follow);
-        assert_eq!(next(State::Follow, Event::Due, true), State::CatchUp);
-        assert_eq!(next(State::Follow, Event::Behind, true), State::CatchUp);
-        assert_eq!(next(State::Follow, Event::AtHead, true), State::Follow);
-        assert_eq!(next(State::CatchUp, Event::ParentBehind, true), State::Follow);
+        assert_eq!(next(State::Bootstrap, Event::Installed, || true), State::CatchUp);
+        assert_eq!(next(State::CatchUp, Event::Behind, || true), State::CatchUp);
+        assert_eq!(next(State::CatchUp, Event::AtHead, || true), State::Follow);
+        assert_eq!(next(State::Follow, Event::Due, || true), State::CatchUp);
+        assert_eq!(next(State::Follow, Event::Behind, || true), State::CatchUp);
+        assert_eq!(next(State::Follow, Event::AtHead, || true), State::Follow);
+        assert_eq!(next(State::CatchUp, Event::ParentBehind, || true), State::Follow);
     }
 
     #[test]
     fn a_parted_history_converges_and_a_damaged_file_is_put_aside_from_anywhere() {
         for state in [State::Bootstrap, State::CatchUp, State::Follow, State::Stopped, State::Converge] {
-            assert_eq!(next(state, Event::Diverged, true), State::Converge);
-            assert_eq!(next(state, Event::Damaged, true), State::SetAside);
+            assert_eq!(next(state, Event::Diverged, || true), State::Converge);
+            assert_eq!(next(state, Event::Damaged, || true), State::SetAside);
         }
-        assert_eq!(next(State::Converge, Event::Installed, true), State::CatchUp);
-        assert_eq!(next(State::SetAside, Event::Installed, false), State::Bootstrap);
+        assert_eq!(next(State::Converge, Event::Installed, || true), State::CatchUp);
+        assert_eq!(next(State::SetAside, Event::Installed, || false), State::Bootstrap);
     }
 
     #[test]
     fn a_stop_is_left_only_to_look_again() {
         for state in [State::Bootstrap, State::CatchUp, State::Follow, State::Stopped] {
-            assert_eq!(next(state, Event::Stop, true), State::Stopped);
+            assert_eq!(next(state, Event::Stop, || true), State::Stopped);
         }
-        assert_eq!(next(State::Stopped, Event::Due, true), State::CatchUp);
-        assert_eq!(next(State::Stopped, Event::Due, false), State::Bootstrap);
-        assert_eq!(next(State::Stopped, Event::Diverged, true), State::Converge);
+        assert_eq!(next(State::Stopped, Event::Due, || true), State::CatchUp);
+        assert_eq!(next(State::Stopped, Event::Due, || false), State::Bootstrap);
+        assert_eq!(next(State::Stopped, Event::Diverged, || true), State::Converge);
     }
 
     #[test]
     fn a_retry_begins_with_what_is_on_the_disk() {
         for state in [State::Bootstrap, State::CatchUp, State::Follow] {
-            assert_eq!(next(state, Event::Retry, true), State::CatchUp);
-            assert_eq!(next(state, Event::Retry, false), State::Bootstrap);
+            assert_eq!(next(state, Event::Retry, || true), State::CatchUp);
+            assert_eq!(next(state, Event::Retry, || false), State::Bootstrap);
         }
     }
 }

@@ -6,7 +6,7 @@
 
 use std::path::Path;
 
-use rusqlite::{Connection, Transaction, TransactionBehavior};
+use rusqlite::Connection;
 use vski_replication::changelog::{self, Head, LogSize};
 use vski_replication::entry::{Entry, EpochReason, Kind, SchemaChange};
 use vski_replication::position::{DatabaseId, Position, SchemaHash};
@@ -18,11 +18,13 @@ use vski_replication::trace::Trace;
 use vski_replication::{connection, fault};
 
 use self::spans::ApplySpans;
+use self::transaction::Immediate;
 use crate::error::AgentError;
 use crate::verify::VerifyError;
 
 mod prune;
 mod spans;
+mod transaction;
 
 /// A database of this directory, open for applying.
 pub struct LocalCopy {
@@ -113,7 +115,7 @@ impl LocalCopy {
 
     /// Makes the schema that of the master before entry `version`, by the schema diff, in a transaction of its own.
     pub(crate) fn migrate(&mut self, version: u64, target: &[Object]) -> Result<(), AgentError> {
-        let transaction = Transaction::new_unchecked(&self.conn, TransactionBehavior::Immediate)?;
+        let transaction = Immediate::begin(&self.conn)?;
         fault::sql("migrate:begin")?;
         diff::migrate(&transaction, target).map_err(|source| AgentError::schema(version, source))?;
         let schema = (schema_cookie(&transaction)?, schema::hash(&transaction)?);
@@ -144,7 +146,7 @@ impl LocalCopy {
         mut applier: Option<&mut Applier>,
     ) -> Result<Option<Applied>, AgentError> {
         // Dropping the transaction, as every early return does, rolls it back.
-        let transaction = Transaction::new_unchecked(&self.conn, TransactionBehavior::Immediate)?;
+        let transaction = Immediate::begin(&self.conn)?;
         fault::sql("apply:begin")?;
         let mut spans = ApplySpans::new(pulled);
         let mut head = changelog::head(&transaction)?;

@@ -20,6 +20,9 @@ mod retention;
 pub use exit::parse_or_exit;
 pub use retention::{RetentionArgs, age, bytes};
 
+/// An address as MASTER_URL takes it.
+const MASTER_EXAMPLE: &str = "http://master:3001";
+
 /// How log lines look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
@@ -250,7 +253,7 @@ impl SyncArgs {
     /// Checks the values and reads the certificates.
     pub fn resolve(&self) -> Result<SyncConfig, ConfigError> {
         let master_url = given(self.master_url.as_deref()).ok_or(ConfigError::MasterMissing)?;
-        let master_url = address("MASTER_URL", master_url, "http://master:3001")?;
+        let master_url = address("MASTER_URL", master_url, MASTER_EXAMPLE)?;
         let ca = match &self.master_ca_file {
             Some(path) => Some(std::fs::read(path).map_err(|source| ConfigError::Unreadable {
                 variable: "MASTER_CA_FILE",
@@ -302,6 +305,15 @@ fn address(variable: &'static str, value: &str, example: &'static str) -> Result
         return Err(bad(without_user_info(value)));
     }
     Ok(url.as_str().trim_end_matches('/').to_owned())
+}
+
+impl SyncConfig {
+    /// The master's address, to put paths behind it.
+    pub(crate) fn base(&self) -> Result<Url, ConfigError> {
+        let bad =
+            |_| ConfigError::Url { variable: "MASTER_URL", value: self.master_url.clone(), example: MASTER_EXAMPLE };
+        Url::parse(&self.master_url).map_err(bad)
+    }
 }
 
 fn without_user_info(value: &str) -> &str {

@@ -1,7 +1,7 @@
 //! The master, over HTTP: one typed method per route of the replication protocol. A replica may stand in between; it
 //! answers from its own log and passes on what it knows of the master (`Relay`).
 //!
-//! Each call carries a token minted for it, this node's id, address and boot id, and the trace it belongs to.
+//! Each call carries a young token, this node's id, address and boot id, and the trace it belongs to.
 //! Redirects are not followed (the token would travel along) and proxies from the environment are not used. A call
 //! waits a bounded time for an answer to begin and for each part of it to come, so that a connection that a
 //! partition has silenced is given up; a body's whole size is bounded too.
@@ -10,11 +10,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use reqwest::header::{ACCEPT_ENCODING, CONTENT_ENCODING, RANGE};
-use reqwest::{Client, Method, Response, StatusCode};
+use reqwest::{Client, Method, Response, StatusCode, Url};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
-use tracing::Span;
+use tracing::{Instrument, Span, info_span};
 use vski_replication::entry::MAX_PAYLOAD;
 use vski_replication::names::{self, header, route};
 use vski_replication::position::{Chain, DatabaseId, Epoch, EpochId, Position, SchemaHash};
@@ -25,13 +25,14 @@ use vski_replication::token::Claims;
 use vski_replication::trace::Trace;
 use vski_replication::{clock, digest};
 
-use crate::trace;
+use crate::{telemetry, trace};
 
 mod client;
 mod clock_skew;
 mod error;
 mod file;
 mod relay;
+mod token;
 
 pub use client::Identity;
 pub(crate) use client::certificates;
@@ -39,6 +40,7 @@ use clock_skew::ClockSkew;
 pub use error::SourceError;
 pub(crate) use file::FileBody;
 pub use relay::Relay;
+use token::OwnToken;
 
 /// How long an answer may take to begin, beyond the wait that was asked for.
 const ANSWER_MARGIN: Duration = Duration::from_secs(15);
@@ -59,8 +61,11 @@ const MAX_BATCH: usize = MAX_PAYLOAD + (16 << 20);
 #[derive(Clone)]
 pub struct Source {
     client: Client,
-    master_url: String,
+    /// The master's address.
+    base: Url,
     identity: Identity,
+    /// Of this node; shared by all clones.
+    token: Arc<OwnToken>,
     /// This node's clock against the master's; shared by all clones.
     clock_skew: Arc<ClockSkew>,
     /// The nodes between this one and the master by the last answer; shared by all clones.
@@ -194,7 +199,6 @@ impl Source {
     }
 
     /// What follows `position`, which this copy has had for `held`; the master waits up to `wait` for something to follow.
-    #[tracing::instrument(name = "pull", skip_all, fields(otel.kind = "client", db, version = position.version))]
     pub async fn changeset(
         &self,
         db: &str,
@@ -203,14 +207,17 @@ impl Source {
         wait: Duration,
     ) -> Result<Answer, SourceError> {
         let query = [("wait", wait.as_secs()), ("held", u64::try_from(held.as_millis()).unwrap_or(u64::MAX))];
-        self.changes(self.about(Method::GET, db, position).query(&query), wait).await
+        let pull = async { self.changes(self.about(Method::GET, db, position).query(&query), wait).await };
+        pull.instrument(pull_span(db, position)).await
     }
 
     /// What follows `position`, where this copy is about to be: the master does not take it for where it is.
-    #[tracing::instrument(name = "pull", skip_all, fields(otel.kind = "client", db, version = position.version))]
     pub async fn changeset_ahead(&self, db: &str, position: Position) -> Result<Answer, SourceError> {
-        let request = self.about(Method::GET, db, position).query(&[("ahead", true)]);
-        self.changes(request, Duration::ZERO).await
+        let pull = async {
+            let request = self.about(Method::GET, db, position).query(&[("ahead", true)]);
+            self.changes(request, Duration::ZERO).await
+        };
+        pull.instrument(pull_span(db, position)).await
     }
 
     async fn changes(&self, request: reqwest::RequestBuilder, wait: Duration) -> Result<Answer, SourceError> {
@@ -391,6 +398,14 @@ impl Source {
         let body: serde_json::Value = self.json("changeset", response).await.ok()?;
         body["data"][key].as_str()?.parse().ok()
     }
+}
+
+/// For traces alone: to make a span costs as much as to build the request.
+fn pull_span(db: &str, position: Position) -> Span {
+    if !telemetry::is_exporting() {
+        return Span::none();
+    }
+    info_span!("pull", otel.kind = "client", db, version = position.version)
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ use vski_replication::node::{DatabaseState, NodeDb};
 
 use crate::agent::{Context, Listing};
 use crate::backoff::{Backoff, Complaints};
-use crate::blocking;
+use crate::blocking::{self, OwnThread};
 use crate::board::Board;
 use crate::config::{ConfigError, NodeConfig, SyncConfig};
 use crate::fs;
@@ -71,6 +71,8 @@ pub struct AgentConfig {
     pub file_grace: Duration,
     /// Where to count.
     pub metrics: AgentMetrics,
+    /// Whether the runtime is there for the agent alone: short transactions may run on its thread.
+    pub has_runtime: bool,
 }
 
 /// Why a supervisor does not start; one line for the operator.
@@ -112,12 +114,13 @@ pub struct Supervisor {
 impl Supervisor {
     /// Starts it on the current tokio runtime. The databases that are here are opened at once, without the master.
     pub fn start(config: AgentConfig) -> Result<AgentHandle, StartError> {
-        let AgentConfig { dir, lock, node, node_id, node_config, sync_config, retention, file_grace, metrics } = config;
+        let AgentConfig { dir, lock, node, node_id, node_config, sync_config, retention, file_grace, .. } = config;
         let identity = Identity::new(node_config.secrets, node_id, node_config.public_url);
         let source = Source::new(&sync_config, identity)?;
         let (rows, files, deleted) = (node.databases()?, dir.databases()?, node.deleted()?);
-        let board = Board::new(NodeWriter::start(node)?, metrics);
-        let context = Arc::new(Context { source, dir, board, schedule: sync_config.schedule, retention, file_grace });
+        let (board, schedule) = (Board::new(NodeWriter::start(node)?, config.metrics), sync_config.schedule);
+        let own_thread = config.has_runtime.then(OwnThread::default);
+        let context = Arc::new(Context { source, dir, board, schedule, retention, file_grace, own_thread });
         let (shutdown, done) = (CancellationToken::new(), CancellationToken::new());
         let (sender, requests) = mpsc::channel(MAX_REQUESTS);
         let lock = Arc::new(Mutex::new(Some(lock)));

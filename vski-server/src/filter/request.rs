@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use axum::http::{HeaderMap, Method};
 use rusqlite::types::Value as Sql;
 use serde_json::{Map, Value};
 
@@ -13,11 +14,11 @@ pub struct RequestInfo {
     /// Who asks.
     pub requester: Requester,
     /// The HTTP method.
-    pub method: Arc<str>,
+    pub method: Method,
     /// `default`, or what else the request is part of, such as `batch` or `expand`.
     pub context: &'static str,
-    /// Headers, by their names in lower case with `_` for `-`.
-    pub headers: Arc<BTreeMap<String, String>>,
+    /// Headers. Rules name them with `_` for `-`.
+    pub headers: Arc<HeaderMap>,
     /// Query parameters.
     pub query: Arc<BTreeMap<String, String>>,
     /// The body's values: of a request that writes a record, as they are stored.
@@ -27,10 +28,10 @@ pub struct RequestInfo {
 impl RequestInfo {
     /// A request without headers, parameters and body.
     #[must_use]
-    pub fn new(requester: Requester, method: &str) -> Self {
+    pub fn new(requester: Requester, method: Method) -> Self {
         Self {
             requester,
-            method: method.into(),
+            method,
             context: "default",
             headers: Arc::default(),
             query: Arc::default(),
@@ -49,9 +50,9 @@ impl RequestInfo {
         let (first, rest) = segments.split_first().ok_or("@request needs a name")?;
         let text = |text: Option<&str>| text.map(|text| Value::String(text.to_owned()));
         let found = match (first.as_str(), rest) {
-            ("method", []) => text(Some(&self.method)),
+            ("method", []) => text(Some(self.method.as_str())),
             ("context", []) => text(Some(self.context)),
-            ("headers", [name]) => text(self.headers.get(&name.to_ascii_lowercase()).map(String::as_str)),
+            ("headers", [name]) => text(self.header(name)),
             ("query", [name]) => text(self.query.get(name).map(String::as_str)),
             ("body" | "data", [name, inner @ ..]) => within(self.body.get(name), inner),
             ("auth", [name, inner @ ..]) => within(self.auth(name).as_ref(), inner),
@@ -65,6 +66,13 @@ impl RequestInfo {
             }
         };
         Ok(Found(found))
+    }
+
+    /// The last header of this name that is text.
+    fn header(&self, name: &str) -> Option<&str> {
+        let is_it = |known: &str| known.replace('-', "_").eq_ignore_ascii_case(name);
+        let named = self.headers.iter().filter(|(known, _)| is_it(known.as_str()));
+        named.filter_map(|(_, value)| value.to_str().ok()).last()
     }
 
     fn auth(&self, name: &str) -> Option<Value> {

@@ -1,6 +1,8 @@
 //! Whether a rule makes sense when it is stored, and nothing is known of the request yet: what it says of the caller must be a
 //! field of some auth collection, and what it says of the body a field of its own collection.
 
+use axum::http::Method;
+
 use super::ast::{Expr, Operand, Path, Root, Value};
 use super::compile::{Scope, compile, segment_offset};
 use super::paths::{Lost, follow};
@@ -16,7 +18,7 @@ const COMMON: [&str; 5] = ["id", "created", "updated", "collectionId", "collecti
 /// Whether a rule makes sense for a collection. `changes`: it is about what a request makes of a record of this collection,
 /// so that the body is such a record's.
 pub fn check(text: &str, catalogue: &Catalogue, collection: &Collection, changes: bool) -> Result<(), FilterError> {
-    let request = RequestInfo::new(Requester::Guest, "GET");
+    let request = RequestInfo::new(Requester::Guest, Method::GET);
     let scope =
         Scope { catalogue, collection, request: &request, trusted: true, alias: "r", limits: FilterLimits::RULES };
     let expr = parse(text)?;

@@ -22,13 +22,12 @@ where
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let caller = Caller::from_request_parts(parts, state).await?;
-        let mut info = RequestInfo::new(caller.requester(), parts.method.as_str());
-        let header = |(name, value): (&axum::http::HeaderName, &axum::http::HeaderValue)| {
-            Some((name.as_str().replace('-', "_"), value.to_str().ok()?.to_owned()))
-        };
-        info.headers = Arc::new(parts.headers.iter().filter_map(header).collect());
-        let query: Result<Query<Vec<(String, String)>>, _> = Query::try_from_uri(&parts.uri);
-        info.query = Arc::new(query.map(|Query(pairs)| BTreeMap::from_iter(pairs)).unwrap_or_default());
+        let mut info = RequestInfo::new(caller.requester(), parts.method.clone());
+        info.headers = Arc::new(parts.headers.clone());
+        if parts.uri.query().is_some() {
+            let query: Result<Query<Vec<(String, String)>>, _> = Query::try_from_uri(&parts.uri);
+            info.query = Arc::new(query.map(|Query(pairs)| BTreeMap::from_iter(pairs)).unwrap_or_default());
+        }
         Ok(Self(info))
     }
 }

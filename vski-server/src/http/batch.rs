@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::extract::{Query, State};
-use axum::http::Uri;
+use axum::http::{Method, Uri};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
@@ -206,18 +206,17 @@ fn action(whole: &RequestInfo, db: &str, request: Single, limits: FilterLimits) 
             return Err(refused(message));
         }
     };
-    let method = method.to_ascii_uppercase();
-    let verb = match (method.as_str(), id) {
-        ("POST", None) => Verb::Create,
-        ("PUT", None) => Verb::Upsert,
-        ("PATCH", Some(id)) => Verb::Update(id),
-        ("DELETE", Some(id)) => Verb::Delete(id),
+    let (method, verb) = match (method.to_ascii_uppercase().as_str(), id) {
+        ("POST", None) => (Method::POST, Verb::Create),
+        ("PUT", None) => (Method::PUT, Verb::Upsert),
+        ("PATCH", Some(id)) => (Method::PATCH, Verb::Update(id)),
+        ("DELETE", Some(id)) => (Method::DELETE, Verb::Delete(id)),
         (method, _) => return Err(refused(format!("{method} {path} cannot be part of a batch"))),
     };
     let text = |name: &str| query.get(name).map(String::as_str);
     let shape = Shape::parse(text("expand"), text("fields"), limits)?;
     let (body, query) = (Arc::new(body.unwrap_or_default()), Arc::new(query));
-    let request = RequestInfo { method: method.into(), context: "batch", query, body, ..whole.clone() };
+    let request = RequestInfo { method, context: "batch", query, body, ..whole.clone() };
     Ok(Action::new(verb, collection, request, shape))
 }
 
@@ -227,7 +226,7 @@ mod tests {
     use crate::store::requester::Requester;
 
     fn parsed(method: &str, url: &str) -> Option<Verb> {
-        let whole = RequestInfo::new(Requester::Guest, "POST");
+        let whole = RequestInfo::new(Requester::Guest, Method::POST);
         let single = Single { method: method.to_owned(), url: url.to_owned(), body: None };
         action(&whole, "default", single, FilterLimits::RULES).map(|action| action.verb).ok()
     }

@@ -14,7 +14,7 @@ use axum::http::header::{
     IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, LAST_MODIFIED, LOCATION, RANGE,
     X_CONTENT_TYPE_OPTIONS,
 };
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -152,7 +152,7 @@ async fn view(
             Some(FieldKind::File { protected: false, .. }) => Ok((row, PUBLIC)),
             Some(FieldKind::File { protected: true, .. }) => {
                 // Whoever may not see it does not learn that it exists.
-                let request = RequestInfo::new(requester, "GET");
+                let request = RequestInfo::new(requester, Method::GET);
                 let asking = Asking { catalogue: &catalogue, request: &request };
                 rules::check_before(conn, asking, collection, &record, |rules| &rules.view_rule)
                     .map_err(|error| if is_refusal(&error) { absent() } else { error })?;

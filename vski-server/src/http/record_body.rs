@@ -64,10 +64,21 @@ where
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
-        if !is_form(&request) {
-            let Body { value, bytes } = json_object(RawBody::from_request(request, state).await?.0).await?;
-            return Ok(Self { value, uploads: Arc::default(), bytes });
+        if is_form(&request) {
+            // A box of its own: what reading a form takes need not be moved for each request that has none.
+            return Box::pin(Self::from_form(request, state)).await;
         }
+        let Body { value, bytes } = json_object(RawBody::from_request(request, state).await?.0).await?;
+        Ok(Self { value, uploads: Arc::default(), bytes })
+    }
+}
+
+impl RecordBody {
+    async fn from_form<S: Send + Sync>(request: Request, state: &S) -> Result<Self, ApiError>
+    where
+        App: FromRef<S>,
+        Arc<Master>: FromRef<S>,
+    {
         let (mut parts, body) = with_upload_limit(request, state).into_parts();
         let DbName(db) = DbName::from_request_parts(&mut parts, state).await?;
         let path = RawPathParams::from_request_parts(&mut parts, state).await;
@@ -106,10 +117,20 @@ where
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
-        if !is_form(&request) {
-            let Body { value, bytes } = Body::from_request(request, state).await?;
-            return Ok(Self { value: unpack(value)?, uploads: Vec::new(), bytes });
+        if is_form(&request) {
+            return Box::pin(Self::from_form(request, state)).await;
         }
+        let Body { value, bytes } = Body::from_request(request, state).await?;
+        Ok(Self { value: unpack(value)?, uploads: Vec::new(), bytes })
+    }
+}
+
+impl BatchBody {
+    async fn from_form<S: Send + Sync>(request: Request, state: &S) -> Result<Self, ApiError>
+    where
+        App: FromRef<S>,
+        Arc<Master>: FromRef<S>,
+    {
         let request = with_upload_limit(request, state);
         let (mut parts, body) = request.into_parts();
         let DbName(db) = DbName::from_request_parts(&mut parts, state).await?;

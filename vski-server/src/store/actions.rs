@@ -73,6 +73,12 @@ impl Action {
         }
     }
 
+    /// Whether its values may have a password in them, which others than the writer's thread look at.
+    #[must_use]
+    pub fn names_password(&self) -> bool {
+        self.request.body.keys().any(|key| key == "oldPassword" || Catalogue::knows_password(key))
+    }
+
     /// Refuses, before anything is worked out for it, a request with a password that no rule lets anybody but admins send:
     /// a hash takes long. All other requests are judged when they are run.
     pub async fn check_open(&self, reader: &Reader) -> Result<(), StoreError> {

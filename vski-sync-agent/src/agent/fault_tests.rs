@@ -138,6 +138,7 @@ impl Bench {
             schedule: Schedule::Manual,
             retention,
             file_grace: Duration::from_secs(3600),
+            own_thread: None,
         });
         let (sender, receiver) = watch::channel(Listing::Present(listed));
         let agent = Agent::new("default", context, CancellationToken::new(), Arc::default(), receiver);

@@ -19,6 +19,10 @@ use crate::{blocking, lineage, verify};
 /// How often the local log is looked at for entries that are too old. One that grows too large is cut at once.
 const PRUNE_EVERY: Duration = Duration::from_secs(60);
 
+/// A batch of up to so many bytes is short, if the last one took no longer than this: it is applied where its answer came.
+const SHORT_BYTES: usize = 64 << 10;
+const SHORT: Duration = Duration::from_millis(5);
+
 /// The largest batch that is searched for rows of uploaded files.
 const SEARCHED_BYTES: usize = 256 << 10;
 
@@ -125,14 +129,18 @@ impl Agent {
     ) -> Result<Position, AgentError> {
         let mut copy = self.copy.take().expect("a batch is asked for with the copy open");
         let (due, retention, dir) = (self.is_prune_due(), self.context.retention, self.context.dir.clone());
+        let is_short = !due && frames.len() <= SHORT_BYTES && self.took <= SHORT;
+        let is_here = is_short && self.context.own_thread.as_ref().is_some_and(|own| own.take(&self.db));
         // All of it at once: for a small entry, going to another thread and back costs more than the work there.
-        let (copy, batch) = blocking::run(move || {
+        let work = move || {
+            let started = Instant::now();
             let batch = Batch::apply(&mut copy, &frames, last, pulled);
             let applied = matches!(batch.applied, Ok(Applied::All));
             let pruned = applied.then(|| copy.prune(retention, due, clock::now_ms(), &dir));
-            (copy, Batch { pruned, ..batch })
-        })
-        .await;
+            (copy, Batch { pruned, ..batch }, started.elapsed())
+        };
+        let (copy, batch, took) = if is_here { work() } else { blocking::run(work).await };
+        self.took = took;
         let position = copy.position();
         self.copy = Some(copy);
         if batch.entries > 0 {

@@ -1,12 +1,12 @@
 //! The local log is cut from below.
 
-use rusqlite::{Transaction, TransactionBehavior};
 use vski_replication::changelog::{self, Cut, Pruned, Retention};
 use vski_replication::datadir::DataDir;
 use vski_replication::fault;
 use vski_replication::lease::{self, LEASE_FACTOR};
 
 use super::LocalCopy;
+use super::transaction::Immediate;
 use crate::error::AgentError;
 
 /// Steps of pruning between two batches: the next batch must not wait long.
@@ -34,7 +34,7 @@ impl LocalCopy {
                 break;
             }
             let up_to = self.needed(dir, retention, bytes)?;
-            let transaction = Transaction::new_unchecked(&self.conn, TransactionBehavior::Immediate)?;
+            let transaction = Immediate::begin(&self.conn)?;
             fault::sql("prune:begin")?;
             let step = changelog::prune(&transaction, Cut { up_to, ..Cut::of(retention, bytes, now_ms) })?;
             fault::sql("prune:before-commit")?;

@@ -99,7 +99,18 @@ pub(super) fn prepare(
     let (lock, node) = node::claim(&dir, Role::Replica, Holder::this_process(role))?;
     let node_id = dir.node_id(node_config.replica_id.as_deref())?;
     let (retention, file_grace) = (retention.resolve(), retention.file_grace);
-    Ok(AgentConfig { dir, lock, node, node_id, node_config, sync_config, retention, file_grace, metrics })
+    Ok(AgentConfig {
+        dir,
+        lock,
+        node,
+        node_id,
+        node_config,
+        sync_config,
+        retention,
+        file_grace,
+        metrics,
+        has_runtime: true,
+    })
 }
 
 /// Whether a signal came; `false` if the agent ended by itself. One that was asked to let the directory go did not.

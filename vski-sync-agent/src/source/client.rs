@@ -6,17 +6,19 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use opentelemetry::propagation::Injector;
-use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION, RETRY_AFTER};
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION, RETRY_AFTER};
 use reqwest::redirect::Policy;
-use reqwest::{Certificate, Client, ClientBuilder, Method, RequestBuilder, Response, StatusCode};
+use reqwest::{Certificate, Client, ClientBuilder, Method, RequestBuilder, Response, StatusCode, Url};
 use tokio::time::timeout;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 use vski_replication::clock;
 use vski_replication::names::header;
-use vski_replication::token::{Claims, REPLICA_TOKEN_SECONDS, Secrets};
+use vski_replication::token::{Claims, Secrets};
 
+use super::token::bearer;
 use super::{ANSWER_MARGIN, Source, SourceError};
 use crate::config::{ConfigError, SyncConfig};
+use crate::telemetry;
 
 /// How long a connection may take to open.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -81,8 +83,9 @@ impl Source {
         };
         Ok(Self {
             client,
-            master_url: config.master_url.clone(),
+            base: config.base()?,
             identity,
+            token: Arc::default(),
             clock_skew: Arc::default(),
             upstream: Arc::default(),
         })
@@ -90,17 +93,21 @@ impl Source {
 
     /// A request with everything that every call carries.
     pub(super) fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        self.request_as(&Claims::replica(&self.identity.node_id, REPLICA_TOKEN_SECONDS), method, path)
+        let Identity { secrets, node_id, .. } = &self.identity;
+        self.authorized(self.token.header(secrets, node_id), method, path)
     }
 
-    /// The same with another token.
+    /// The same with a token of its own.
     pub(super) fn request_as(&self, claims: &Claims, method: Method, path: &str) -> RequestBuilder {
-        let Identity { secrets, node_id, public_url, boot_id } = &self.identity;
-        let token = secrets.mint(claims);
+        self.authorized(bearer(&self.identity.secrets.mint(claims)), method, path)
+    }
+
+    fn authorized(&self, authorization: HeaderValue, method: Method, path: &str) -> RequestBuilder {
+        let Identity { node_id, public_url, boot_id, .. } = &self.identity;
         let mut request = self
             .client
-            .request(method, format!("{}{path}", self.master_url))
-            .bearer_auth(token)
+            .request(method, self.url(path))
+            .header(AUTHORIZATION, authorization)
             .header(header::REPLICA_ID, node_id)
             .header(header::REPLICA_BOOT_ID, boot_id)
             .header(header::VERSION, env!("CARGO_PKG_VERSION"))
@@ -109,6 +116,13 @@ impl Source {
             request = request.header(header::REPLICA_PUBLIC_URL, url);
         }
         request
+    }
+
+    /// A path below the master's address, which is not read anew each time.
+    fn url(&self, path: &str) -> Url {
+        let mut url = self.base.clone();
+        url.set_path(&[self.base.path().trim_end_matches('/'), path].concat());
+        url
     }
 
     /// The answer, whatever its status, if it begins within `patience`.
@@ -289,6 +303,9 @@ fn trace_headers() -> HeaderMap {
         }
     }
     let mut carrier = Carrier(HeaderMap::new());
+    if !telemetry::is_exporting() {
+        return carrier.0;
+    }
     let context = tracing::Span::current().context();
     opentelemetry::global::get_text_map_propagator(|propagator| propagator.inject_context(&context, &mut carrier));
     carrier.0

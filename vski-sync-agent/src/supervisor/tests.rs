@@ -52,6 +52,7 @@ impl Replica {
             retention,
             file_grace,
             metrics,
+            has_runtime: true,
         })
         .unwrap()
     }

@@ -1,3 +1,6 @@
+use std::sync::Arc;
+
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::json;
 
 use super::world::{World, names};
@@ -193,7 +196,8 @@ fn comparisons_with_a_question_mark_that_are_joined_by_and_are_about_one_record(
 fn the_request_is_what_it_was() {
     let mut world = World::new().asked_by_ann();
     world.request.query = names([("q", "x")]).into();
-    world.request.headers = names([("x_token", "t")]).into();
+    let token = (HeaderName::from_static("x-token"), HeaderValue::from_static("t"));
+    world.request.headers = Arc::new(HeaderMap::from_iter([token]));
     check(
         &world,
         &[

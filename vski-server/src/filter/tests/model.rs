@@ -1,3 +1,4 @@
+use axum::http::Method;
 use proptest::prelude::{any, *};
 use rusqlite::types::Value as Sql;
 use rusqlite::{Connection, params_from_iter};
@@ -181,7 +182,7 @@ proptest! {
             conn.execute("INSERT INTO x VALUES (?, ?, ?, ?, ?, ?, ?, ?)", params_from_iter(std::iter::once(id).chain(values)))
                 .unwrap();
         }
-        let request = RequestInfo::new(Requester::Guest, "GET");
+        let request = RequestInfo::new(Requester::Guest, Method::GET);
         let scope = Scope { catalogue: &catalogue, collection, request: &request, trusted: false, alias: "r", limits: FilterLimits::RULES };
         let expr = parse(&filter).expect(&filter);
         let condition = compile(&expr, &filter, &scope).expect(&filter);

@@ -1,5 +1,6 @@
 use std::sync::Arc;
 
+use axum::http::Method;
 use rusqlite::{Connection, params_from_iter};
 use serde_json::{Value, json};
 
@@ -48,7 +49,7 @@ impl World {
             .unwrap();
         }
         conn.execute_batch(ROWS).unwrap();
-        Self { conn, catalogue, request: RequestInfo::new(Requester::Guest, "GET") }
+        Self { conn, catalogue, request: RequestInfo::new(Requester::Guest, Method::GET) }
     }
 
     /// The user `u1` asks.

@@ -157,7 +157,7 @@ async fn refresh(
 ) -> Result<Json<Value>, ApiError> {
     let who = caller.require_record()?;
     let shape = looks.shape(&app)?;
-    let request = RequestInfo::new(caller.requester(), "POST");
+    let request = RequestInfo::new(caller.requester(), Method::POST);
     let (id, own, wanted, reader) = (who.id().to_owned(), who.collection_id.clone(), shape.clone(), app.reader(&db)?);
     let read = move |conn: &Connection| {
         let catalogue = Catalogue::load(conn)?;
@@ -223,7 +223,7 @@ async fn impersonate(
         let collection = records::collection(&catalogue, &name)?;
         let missing = || StoreError::NotFound(format!("collection {} has no record {id:?}", collection.name));
         let found = records::by_id(conn, collection, &id)?.ok_or_else(missing)?;
-        let request = RequestInfo::new(Requester::Admin, "POST");
+        let request = RequestInfo::new(Requester::Admin, Method::POST);
         let asking = Asking { catalogue: &catalogue, request: &request };
         shown(conn, asking, collection, &found, &db, &wanted)
     };

@@ -1,6 +1,7 @@
 //! Lists of the server's own tables, found and sorted by what filters of records can say. Each is as a collection with the few
 //! columns that may be asked for; all others are no fields, and cannot be.
 
+use axum::http::Method;
 use rusqlite::{Connection, params_from_iter};
 
 use super::ALIAS;
@@ -26,7 +27,7 @@ pub fn select(
     sort: &str,
     limits: FilterLimits,
 ) -> Result<Vec<String>, StoreError> {
-    let (catalogue, request) = (Catalogue::default(), RequestInfo::new(Requester::Admin, "GET"));
+    let (catalogue, request) = (Catalogue::default(), RequestInfo::new(Requester::Admin, Method::GET));
     let scope =
         Scope { catalogue: &catalogue, collection: table, request: &request, trusted: true, alias: ALIAS, limits };
     let wanted = match filter.trim() {
