@@ -24,6 +24,9 @@ mod pair;
 /// From a commit to the replica's answer.
 mod delay;
 
+/// From a commit to a file of Litestream's.
+mod litestream;
+
 /// The collection that all systems have.
 mod posts;
 

@@ -25,7 +25,7 @@ pub enum Work {
     Growth,
     /// What capture and log cost the writer, beside the same inserts without them
     Capture,
-    /// From commit to visible on a replica, at 200 writes a second and without writes
+    /// From commit to visible on a replica, at 200 writes a second and without writes, beside Litestream
     Lag,
     /// The same while the master takes writes at full speed
     FullSpeed,

@@ -7,8 +7,8 @@
 use std::path::Path;
 
 use rusqlite::Connection;
-use vski_replication::changelog::{self, Head, LogSize};
-use vski_replication::entry::{Entry, EpochReason, Kind, SchemaChange};
+use vski_replication::changelog::{self, Head, LogError, LogSize};
+use vski_replication::entry::{DecodeError, Entry, EpochReason, Kind};
 use vski_replication::position::{DatabaseId, Position, SchemaHash};
 use vski_replication::schema::diff::{self, MigrateError};
 use vski_replication::schema::keep::{self, Kept};
@@ -126,32 +126,42 @@ impl LocalCopy {
         Ok(())
     }
 
-    /// All entries in one transaction, or none of them.
+    /// All entries in one transaction, or none of them: by statements that stay compiled where all is as they expect, else by
+    /// SQLite's own function, which is right in all cases, or says what is wrong.
     fn transaction(&mut self, entries: &[Entry], pulled: Option<Trace>) -> Result<Applied, AgentError> {
-        let mut applier = std::mem::take(&mut self.applier);
-        let compiled = self.attempt(entries, pulled, Some(&mut applier));
+        let (mut applier, mut spans) = (std::mem::take(&mut self.applier), ApplySpans::new(pulled));
+        let tried = self.attempt(entries, &mut spans, |conn, entry, local| {
+            if applier.apply(conn, local, &entry.payload)? { Ok(()) } else { Err(NotDone::Unexpected) }
+        });
         self.applier = applier;
-        match compiled? {
-            Some(applied) => Ok(applied),
-            // SQLite's own way is right in all cases, or says what is wrong.
-            None => Ok(self.attempt(entries, pulled, None)?.expect("without an applier it is done or has failed")),
+        let applied = match tried {
+            Err(NotDone::Unexpected) => self
+                .attempt(entries, &mut spans, |conn, entry, _| apply_changeset(conn, entry.version, &entry.payload))?,
+            Err(NotDone::Failed(error)) => return Err(error),
+            Ok(applied) => applied,
+        };
+        if applied == Applied::All {
+            spans.committed();
         }
+        Ok(applied)
     }
 
-    /// The same. `None`: nothing was done, because not all was as the applier expects.
-    fn attempt(
+    /// The same, with one way to apply a changeset, of an entry, on the schema here.
+    fn attempt<E>(
         &mut self,
         entries: &[Entry],
-        pulled: Option<Trace>,
-        mut applier: Option<&mut Applier>,
-    ) -> Result<Option<Applied>, AgentError> {
+        spans: &mut ApplySpans,
+        mut change: impl FnMut(&Connection, &Entry, SchemaHash) -> Result<(), E>,
+    ) -> Result<Applied, E>
+    where
+        E: From<AgentError> + From<rusqlite::Error> + From<LogError>,
+    {
         // Dropping the transaction, as every early return does, rolls it back.
         let transaction = Immediate::begin(&self.conn)?;
         fault::sql("apply:begin")?;
-        let mut spans = ApplySpans::new(pulled);
         let mut head = changelog::head(&transaction)?;
         if head.position != self.head.position {
-            return Err(AgentError::Meddled);
+            return Err(AgentError::Meddled.into());
         }
         let mut local = match schema_cookie(&transaction)? {
             cookie if cookie == self.schema.0 => self.schema.1,
@@ -160,12 +170,13 @@ impl LocalCopy {
         fault::sql("apply:schema")?;
         for entry in entries {
             if entry.kind == Kind::Changes && local != entry.schema_hash {
-                let needed = Applied::SchemaNeeded { version: entry.version, local, master: entry.schema_hash };
-                return Ok(Some(needed));
+                return Ok(Applied::SchemaNeeded { version: entry.version, local, master: entry.schema_hash });
             }
             spans.begin(&self.db, entry);
-            if !self.execute(&transaction, entry, local, applier.as_deref_mut())? {
-                return Ok(None);
+            match entry.kind {
+                Kind::Changes => change(&transaction, entry, local)?,
+                Kind::Schema => self.change_schema(&transaction, entry, local)?,
+                Kind::Epoch => follow_epoch(entry)?,
             }
             if entry.kind == Kind::Schema {
                 local = entry.schema_hash;
@@ -178,48 +189,15 @@ impl LocalCopy {
         fault::sql("apply:before-commit")?;
         transaction.commit()?;
         fault::sql("apply:after-commit")?;
-        spans.committed();
         self.size.appended(head.position, entries.iter().map(|entry| entry.payload.len() as u64).sum());
         (self.head, self.schema) = (head, (cookie, local));
-        Ok(Some(Applied::All))
+        Ok(Applied::All)
     }
 
-    /// What an entry says. `false`: not all was as the applier expects.
-    fn execute(
-        &self,
-        conn: &Connection,
-        entry: &Entry,
-        local: SchemaHash,
-        applier: Option<&mut Applier>,
-    ) -> Result<bool, AgentError> {
-        let payload = |error| AgentError::Verify(VerifyError::Decode(error));
-        match entry.kind {
-            Kind::Changes => match applier {
-                Some(applier) => Ok(applier.apply(conn, local, &entry.payload)?),
-                None => apply_changeset(conn, entry.version, &entry.payload).map(|()| true),
-            },
-            Kind::Schema => {
-                let (change, changeset) = entry.schema_change().map_err(payload)?;
-                self.change_schema(conn, entry, &change, local)?;
-                apply_changeset(conn, entry.version, changeset).map(|()| true)
-            }
-            Kind::Epoch => match entry.epoch_change().map_err(payload)?.reason {
-                EpochReason::Promoted => Ok(true),
-                EpochReason::ForeignEdit | EpochReason::Uncaptured => {
-                    Err(AgentError::Uncaptured { version: entry.version })
-                }
-            },
-        }
-    }
-
-    /// Makes the schema that of an entry, by its own statements where the schema is the one that they ran on.
-    fn change_schema(
-        &self,
-        conn: &Connection,
-        entry: &Entry,
-        change: &SchemaChange,
-        local: SchemaHash,
-    ) -> Result<(), AgentError> {
+    /// Makes the schema that of an entry, by its own statements where the schema is the one that they ran on, and changes the rows
+    /// that go with it.
+    fn change_schema(&self, conn: &Connection, entry: &Entry, local: SchemaHash) -> Result<(), AgentError> {
+        let (change, changeset) = entry.schema_change().map_err(undecoded)?;
         let failed = |source| AgentError::schema(entry.version, source);
         if local == change.before {
             let kept = keep::run_keeping(conn, &change.statements, entry.version).map_err(failed)?;
@@ -240,8 +218,37 @@ impl LocalCopy {
         if found != entry.schema_hash {
             return Err(failed(MigrateError::NotReached { expected: entry.schema_hash, found }));
         }
-        Ok(())
+        apply_changeset(conn, entry.version, changeset)
     }
+}
+
+/// Why entries were not applied by statements that stay compiled. Nothing was done.
+enum NotDone {
+    /// Not all is as these expect.
+    Unexpected,
+    /// It cannot be done in any way.
+    Failed(AgentError),
+}
+
+impl<T> From<T> for NotDone
+where
+    AgentError: From<T>,
+{
+    fn from(error: T) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+/// An epoch that begins in the log changes no rows; one that does not has changes that nobody has.
+fn follow_epoch(entry: &Entry) -> Result<(), AgentError> {
+    match entry.epoch_change().map_err(undecoded)?.reason {
+        EpochReason::Promoted => Ok(()),
+        EpochReason::ForeignEdit | EpochReason::Uncaptured => Err(AgentError::Uncaptured { version: entry.version }),
+    }
+}
+
+fn undecoded(error: DecodeError) -> AgentError {
+    AgentError::Verify(VerifyError::Decode(error))
 }
 
 fn apply_changeset(conn: &Connection, version: u64, changeset: &[u8]) -> Result<(), AgentError> {

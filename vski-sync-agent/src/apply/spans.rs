@@ -10,17 +10,23 @@ use crate::{telemetry, trace};
 pub(super) struct ApplySpans {
     /// The request that brought the entries.
     pulled: Option<Trace>,
+    /// The last entry that one was begun for.
+    begun: u64,
     open: Vec<Span>,
 }
 
 impl ApplySpans {
     /// No span yet: there will be one for each entry with a trace, if this process exports any.
     pub(super) fn new(pulled: Option<Trace>) -> Self {
-        Self { pulled, open: Vec::new() }
+        Self { pulled, begun: 0, open: Vec::new() }
     }
 
-    /// Begins the span of an entry.
+    /// Begins the span of an entry, unless it was begun by another attempt at it.
     pub(super) fn begin(&mut self, db: &str, entry: &Entry) {
+        if entry.version <= self.begun {
+            return;
+        }
+        self.begun = entry.version;
         let Some(parent) = entry.trace.filter(|_| telemetry::is_exporting()) else { return };
         let version = entry.version;
         let span = tracing::info_span!(parent: None, "apply", db, version, otel.status_code = field::Empty);
