@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use tokio::select;
 use vski_replication::changelog::Pruned;
+use vski_replication::entry::{Entry, Kind};
 use vski_replication::position::{DatabaseId, Position, SchemaHash};
 use vski_replication::trace::Trace;
 use vski_replication::{clock, files};
@@ -14,12 +15,14 @@ use crate::apply::{Applied, LocalCopy};
 use crate::error::AgentError;
 use crate::round::Outcome;
 use crate::source::{Changes, SourceError};
+use crate::verify::VerifyError;
 use crate::{blocking, lineage, verify};
 
 /// How often the local log is looked at for entries that are too old. One that grows too large is cut at once.
 const PRUNE_EVERY: Duration = Duration::from_secs(60);
 
-/// A batch of up to so many bytes is short, if the last one took no longer than this: it is applied where its answer came.
+/// A batch of up to so many bytes is short, if it changes rows only and the last one took no longer than this: it is applied where its
+/// answer came.
 const SHORT_BYTES: usize = 64 << 10;
 const SHORT: Duration = Duration::from_millis(5);
 
@@ -105,6 +108,8 @@ impl Agent {
             None => {
                 let (db, path) = (self.db.clone(), self.context.dir.database(&self.db));
                 let copy = blocking::run(move || LocalCopy::open(&db, &path)).await?;
+                // The first batch counts how much history there is.
+                self.took = Duration::MAX;
                 self.publish(|state| {
                     if state.state == "bootstrap" {
                         "catch_up".clone_into(&mut state.state);
@@ -129,12 +134,16 @@ impl Agent {
     ) -> Result<Position, AgentError> {
         let mut copy = self.copy.take().expect("a batch is asked for with the copy open");
         let (due, retention, dir) = (self.is_prune_due(), self.context.retention, self.context.dir.clone());
-        let is_short = !due && frames.len() <= SHORT_BYTES && self.took <= SHORT;
-        let is_here = is_short && self.context.own_thread.as_ref().is_some_and(|own| own.take(&self.db));
+        let may_be_short = !due && frames.len() <= SHORT_BYTES && self.took <= SHORT;
+        let own_thread = self.context.own_thread.as_ref().filter(|_| may_be_short);
+        let verified = own_thread.map(|_| verify::entries(copy.position(), &frames));
+        let is_short = matches!(&verified, Some(Ok(entries)) if changes_rows_only(entries));
+        let is_here = is_short && own_thread.is_some_and(|own| own.take(&self.db));
         // All of it at once: for a small entry, going to another thread and back costs more than the work there.
         let work = move || {
             let started = Instant::now();
-            let batch = Batch::apply(&mut copy, &frames, last, pulled);
+            let verified = verified.unwrap_or_else(|| verify::entries(copy.position(), &frames));
+            let batch = Batch::apply(&mut copy, verified, frames.len(), last, pulled, started);
             let applied = matches!(batch.applied, Ok(Applied::All));
             let pruned = applied.then(|| copy.prune(retention, due, clock::now_ms(), &dir));
             (copy, Batch { pruned, ..batch }, started.elapsed())
@@ -205,6 +214,11 @@ impl Agent {
     }
 }
 
+/// Whether entries take about as long as their bytes say. A statement of another schema may take minutes.
+fn changes_rows_only(entries: &[Entry]) -> bool {
+    entries.iter().all(|entry| entry.kind == Kind::Changes)
+}
+
 /// What became of a batch.
 struct Batch {
     applied: Result<Applied, AgentError>,
@@ -220,9 +234,16 @@ struct Batch {
 }
 
 impl Batch {
-    fn apply(copy: &mut LocalCopy, frames: &[u8], last: u64, pulled: Option<Trace>) -> Self {
-        let started = Instant::now();
-        let (applied, entries) = match verify::entries(copy.position(), frames) {
+    /// Applies what was verified since `started`, out of frames of so many bytes.
+    fn apply(
+        copy: &mut LocalCopy,
+        verified: Result<Vec<Entry>, VerifyError>,
+        frame_bytes: usize,
+        last: u64,
+        pulled: Option<Trace>,
+        started: Instant,
+    ) -> Self {
+        let (applied, entries) = match verified {
             Ok(mut entries) => {
                 entries.retain(|entry| entry.version <= last);
                 (copy.apply_pulled(&entries, pulled), entries)
@@ -233,7 +254,23 @@ impl Batch {
         let done = entries.iter().filter(|entry| entry.version <= copy.position().version);
         let (count, bytes) = done.fold((0, 0), |(count, bytes), entry| (count + 1, bytes + entry.payload.len() as u64));
         // Looking at the rows costs less than searching many bytes for them.
-        let file_rows = frames.len() > SEARCHED_BYTES || entries.iter().any(files::may_change);
+        let file_rows = frame_bytes > SEARCHED_BYTES || entries.iter().any(files::may_change);
         Self { applied, entries: count, bytes, file_rows, took, pruned: None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Master;
+
+    #[test]
+    fn an_entry_of_another_schema_is_not_short() {
+        let mut master = Master::new();
+        let start = master.position().version;
+        let migrated = master.schema(&["CREATE TABLE t (id TEXT PRIMARY KEY NOT NULL)"]).version;
+        master.changes("INSERT INTO t VALUES ('a')");
+        assert!(changes_rows_only(&master.entries_after(migrated)));
+        assert!(!changes_rows_only(&master.entries_after(start)));
     }
 }
