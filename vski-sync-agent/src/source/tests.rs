@@ -4,6 +4,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use vski_replication::damage::damaged;
 use vski_replication::token::Secrets;
+use vski_replication::{clock, names};
 
 use super::*;
 use crate::config::{Schedule, SyncConfig};
