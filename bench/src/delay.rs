@@ -13,7 +13,7 @@ use e2e::client::{Client, records};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
-use crate::figures::percentile;
+use crate::pace::at_rate;
 use crate::pair::{PATIENCE, Pair};
 use crate::posts;
 
@@ -57,27 +57,19 @@ pub fn measure(pair: &Pair, rate: u32, time: Duration) -> Result<Vec<Seen>> {
     })
 }
 
-/// The percentile of all delays, ms.
-pub fn delay_ms(seen: &[Seen], share: f64) -> f64 {
-    let delays: Vec<f64> = seen.iter().map(|seen| seen.delay_ms).collect();
-    percentile(&delays, share)
+/// All delays, ms.
+pub fn delays(seen: &[Seen]) -> Vec<f64> {
+    seen.iter().map(|seen| seen.delay_ms).collect()
 }
 
 fn write(master: &Client, rate: u32, time: Duration, sender: &Sender<Written>) -> Result<()> {
     let mut random = StdRng::seed_from_u64(5);
-    let (began, pause) = (Instant::now(), Duration::from_secs(1) / rate);
-    for turn in 0.. {
-        let due = pause * turn;
-        // A master that is slower than the rate is not waited for.
-        if due.max(began.elapsed()) >= time {
-            break;
-        }
-        thread::sleep(due.saturating_sub(began.elapsed()));
+    let written = at_rate(rate, time, || {
         let record = master.create_record(posts::NAME, &posts::record(&mut random))?;
         let id = record["id"].as_str().context("a record without an id")?.to_owned();
-        sender.send(Written { id, answered: Instant::now() }).context("nobody looks any more")?;
-    }
-    Ok(())
+        sender.send(Written { id, answered: Instant::now() }).context("nobody looks any more")
+    });
+    written.map(drop)
 }
 
 fn look_for_all(replica: &Client, receiver: &Mutex<Receiver<Written>>, began: Instant) -> Result<Vec<Seen>> {

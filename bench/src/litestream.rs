@@ -22,6 +22,7 @@ use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use rustix::io::Errno;
 use vski_replication::connection;
 
+use crate::pace::at_rate;
 use crate::pair::PATIENCE;
 use crate::posts;
 use crate::usage::{Taken, Usage};
@@ -139,17 +140,11 @@ impl Copied {
     }
 
     fn write(&self, rate: u32, time: Duration) -> Result<Vec<(Instant, Place)>> {
-        let mut random = StdRng::seed_from_u64(5);
-        let (began, pause) = (Instant::now(), Duration::from_secs(1) / rate);
-        let mut committed = Vec::new();
-        for turn in 0.. {
-            let due = pause * turn;
-            if due.max(began.elapsed()) >= time {
-                break;
-            }
-            thread::sleep(due.saturating_sub(began.elapsed()));
+        let (mut random, mut committed) = (StdRng::seed_from_u64(5), Vec::new());
+        at_rate(rate, time, || {
             committed.push((self.insert(&mut random)?, self.place()?));
-        }
+            Ok(())
+        })?;
         Ok(committed)
     }
 

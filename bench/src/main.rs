@@ -21,6 +21,9 @@ mod statements;
 /// A master and a replica.
 mod pair;
 
+/// Writes at a fixed rate.
+mod pace;
+
 /// From a commit to the replica's answer.
 mod delay;
 

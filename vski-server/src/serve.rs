@@ -119,18 +119,10 @@ async fn run_replica(
     let agent = match claimed {
         Some((lock, node)) => {
             let metrics = app.metrics.with_agent().map_err(one_line)?;
-            let agent = AgentConfig {
-                dir,
-                lock,
-                node,
-                node_id: id,
-                node_config: config.node,
-                sync_config: replica.sync,
-                retention: config.retention,
-                file_grace: config.file_grace,
-                metrics,
-                has_runtime: false,
-            };
+            let (node_config, sync_config, retention) = (config.node, replica.sync, config.retention);
+            let file_grace = config.file_grace;
+            let agent =
+                AgentConfig { dir, lock, node, node_id: id, node_config, sync_config, retention, file_grace, metrics };
             let agent = Supervisor::start(agent).map_err(one_line)?;
             agent.set_admin(address).map_err(one_line)?;
             Some(agent)

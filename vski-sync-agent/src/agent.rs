@@ -83,8 +83,8 @@ pub(crate) struct Agent {
     ahead: Option<Ahead>,
     /// When the local log was last looked at for entries that are too old.
     pruned: Option<Instant>,
-    /// How long the last batch took.
-    took: Duration,
+    /// Whether the last batch of the open copy took but a moment.
+    was_short: bool,
     /// Requests that the step under way will answer.
     answering: Vec<Waiting>,
     /// The stop that was logged last, and whether the master's word alone may end it.
@@ -123,7 +123,7 @@ impl Agent {
             copy: None,
             ahead: None,
             pruned: None,
-            took: Duration::ZERO,
+            was_short: false,
             answering: Vec::new(),
             stop: None,
             backoff: Backoff::default(),

@@ -71,8 +71,6 @@ pub struct AgentConfig {
     pub file_grace: Duration,
     /// Where to count.
     pub metrics: AgentMetrics,
-    /// Whether the runtime is there for the agent alone: short transactions may run on its thread.
-    pub has_runtime: bool,
 }
 
 /// Why a supervisor does not start; one line for the operator.
@@ -114,12 +112,20 @@ pub struct Supervisor {
 impl Supervisor {
     /// Starts it on the current tokio runtime. The databases that are here are opened at once, without the master.
     pub fn start(config: AgentConfig) -> Result<AgentHandle, StartError> {
-        let AgentConfig { dir, lock, node, node_id, node_config, sync_config, retention, file_grace, .. } = config;
+        Self::start_with(config, None)
+    }
+
+    /// The same on a runtime that is there for it alone: short transactions may run on its thread.
+    pub fn start_alone(config: AgentConfig) -> Result<AgentHandle, StartError> {
+        Self::start_with(config, Some(OwnThread::default()))
+    }
+
+    fn start_with(config: AgentConfig, own_thread: Option<OwnThread>) -> Result<AgentHandle, StartError> {
+        let AgentConfig { dir, lock, node, node_id, node_config, sync_config, retention, file_grace, metrics } = config;
         let identity = Identity::new(node_config.secrets, node_id, node_config.public_url);
         let source = Source::new(&sync_config, identity)?;
         let (rows, files, deleted) = (node.databases()?, dir.databases()?, node.deleted()?);
-        let (board, schedule) = (Board::new(NodeWriter::start(node)?, config.metrics), sync_config.schedule);
-        let own_thread = config.has_runtime.then(OwnThread::default);
+        let (board, schedule) = (Board::new(NodeWriter::start(node)?, metrics), sync_config.schedule);
         let context = Arc::new(Context { source, dir, board, schedule, retention, file_grace, own_thread });
         let (shutdown, done) = (CancellationToken::new(), CancellationToken::new());
         let (sender, requests) = mpsc::channel(MAX_REQUESTS);

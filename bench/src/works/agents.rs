@@ -16,6 +16,7 @@ use vski_replication::position::Position;
 use vski_replication::token::{Claims, Secrets};
 
 use crate::options::Options;
+use crate::pace::at_rate;
 use crate::posts;
 use crate::report::{Bound, Report, VSKI, metric};
 use crate::usage::Usage;
@@ -103,17 +104,8 @@ fn measure(report: &mut Report, agents: u64, time: Duration) -> Result<()> {
 
 /// Writes at the rate; returns how many.
 fn write(master: &Client, time: Duration) -> Result<u32> {
-    let (began, mut random) = (Instant::now(), StdRng::seed_from_u64(13));
-    let pause = Duration::from_secs(1) / RATE;
-    for turn in 0.. {
-        // A master that is slower than the rate is not waited for.
-        if (pause * turn).max(began.elapsed()) >= time {
-            return Ok(turn);
-        }
-        std::thread::sleep((pause * turn).saturating_sub(began.elapsed()));
-        master.create_record(posts::NAME, &posts::record(&mut random))?;
-    }
-    unreachable!("the time ends")
+    let mut random = StdRng::seed_from_u64(13);
+    at_rate(RATE, time, || master.create_record(posts::NAME, &posts::record(&mut random)).map(drop))
 }
 
 /// What all agents have in common.

@@ -2,7 +2,8 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::delay::{self, delay_ms};
+use crate::delay;
+use crate::figures::percentile;
 use crate::options::Options;
 use crate::pair::Pair;
 use crate::report::{Bound, Report, VSKI, metric};
@@ -49,13 +50,14 @@ fn written(report: &mut Report, pair: &mut Pair, options: &Options, seconds: u64
     let seen = delay::measure(pair, RATE, Duration::from_secs(seconds));
     let counted = wrk::finish(writer)?;
     let (seen, taken) = (seen?, usage.taken()?);
-    let third = seen.len() / 3;
-    let (first, last) = (delay_ms(&seen[..third], 0.99), delay_ms(&seen[seen.len() - third..], 0.99));
+    let delays = delay::delays(&seen);
+    let third = delays.len() / 3;
+    let (first, last) = (percentile(&delays[..third], 0.99), percentile(&delays[delays.len() - third..], 0.99));
     let values = [
         (metric::RATE, counted.rate()),
-        (metric::P50, delay_ms(&seen, 0.5)),
-        (metric::P99, delay_ms(&seen, 0.99)),
-        ("max ms", delay_ms(&seen, 1.0)),
+        (metric::P50, percentile(&delays, 0.5)),
+        (metric::P99, percentile(&delays, 0.99)),
+        ("max ms", percentile(&delays, 1.0)),
         (BEGINNING, first),
         (END, last),
         (GROWTH, last / first),

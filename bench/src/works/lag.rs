@@ -29,7 +29,8 @@ pub fn run(options: &Options) -> Result<Report> {
     let time = Duration::from_secs(options.seconds * LONGER);
     for round in 1..=options.rounds {
         let mut pair = Pair::start()?;
-        idle(&mut report, &mut pair, time)?;
+        let usage = Usage::begin(&[pair.agent_pid()?])?;
+        idle(&mut report, VSKI, &usage, time)?;
         written(&mut report, &mut pair, time)?;
         pair.replica.stop()?;
         pair.master.stop()?;
@@ -56,10 +57,11 @@ pub fn run(options: &Options) -> Result<Report> {
     Ok(report)
 }
 
-fn idle(report: &mut Report, pair: &mut Pair, time: Duration) -> Result<()> {
-    let usage = Usage::begin(&[pair.agent_pid()?])?;
+fn idle(report: &mut Report, system: &str, usage: &Usage, time: Duration) -> Result<()> {
     std::thread::sleep(time);
-    add_idle(report, VSKI, &usage.taken()?);
+    let taken = usage.taken()?;
+    report.add("idle", system, metric::CPU, taken.cpu);
+    report.add("idle", system, metric::MEMORY, taken.peak_mb);
     Ok(())
 }
 
@@ -67,8 +69,7 @@ fn written(report: &mut Report, pair: &mut Pair, time: Duration) -> Result<()> {
     let usage = Usage::begin(&[pair.agent_pid()?])?;
     let seen = delay::measure(pair, RATE, time)?;
     let taken = usage.taken()?;
-    let delays: Vec<f64> = seen.iter().map(|seen| seen.delay_ms).collect();
-    add(report, VSKI, &delays, time, &taken);
+    add(report, VSKI, &delay::delays(&seen), time, &taken);
     Ok(())
 }
 
@@ -80,9 +81,7 @@ fn litestream(
 ) -> Result<()> {
     let place = Cluster::new()?;
     let copied = Copied::start(&place.path().join("litestream"), &options.tools, interval)?;
-    let usage = copied.usage()?;
-    std::thread::sleep(time);
-    add_idle(report, name, &usage.taken()?);
+    idle(report, name, &copied.usage()?, time)?;
     let (delays, taken) = copied.measure(RATE, time)?;
     copied.stop()?;
     add(report, name, &delays, time, &taken);
@@ -101,9 +100,4 @@ fn add(report: &mut Report, system: &str, delays: &[f64], time: Duration, taken:
     for (metric, value) in values {
         report.add("200 writes/s", system, metric, value);
     }
-}
-
-fn add_idle(report: &mut Report, system: &str, taken: &Taken) {
-    report.add("idle", system, metric::CPU, taken.cpu);
-    report.add("idle", system, metric::MEMORY, taken.peak_mb);
 }

@@ -152,6 +152,7 @@ async fn view(
         let asking = Asking { catalogue: &catalogue, request: &request };
         lists::view(conn, asking, catalogue.get(&collection)?, &id, &shape)
     });
+    // Boxed: seldom needed, and not small.
     Ok(JsonText(Box::pin(found).await?))
 }
 
@@ -212,19 +213,17 @@ async fn change(
     let database = master.database(db)?;
     action.request.body = Arc::new(value);
     action.uploads = Arc::clone(&uploads);
-    if action.names_password() {
-        let found = async {
-            action.check_open(&database.reader).await?;
-            secrets(app, address, &database, &action).await
-        };
-        action.secrets = match Box::pin(found).await {
-            Ok(secrets) => secrets,
-            Err(refusal) => {
-                RecordBody::discard(&uploads);
-                return Err(refusal);
-            }
-        };
-    }
+    let found = match action.check_open(&database.reader).await {
+        Ok(()) => secrets(app, address, &database, &action).await,
+        Err(error) => Err(error.into()),
+    };
+    action.secrets = match found {
+        Ok(secrets) => secrets,
+        Err(refusal) => {
+            RecordBody::discard(&uploads);
+            return Err(refusal);
+        }
+    };
     let action = Arc::new(action);
     let again = Arc::clone(&action);
     match database.writer.rows(bytes, move |conn| again.run(conn)).await {
@@ -242,6 +241,14 @@ async fn change(
 /// What the writer's thread must not work out: hashes of new passwords, and whether an old one is right. See
 /// [`Action::check_open`].
 pub async fn secrets(app: &App, address: IpAddr, database: &Database, action: &Action) -> Result<Secrets, ApiError> {
+    if !action.names_password() {
+        return Ok(Secrets::default());
+    }
+    // Boxed: most writes have no password, and need not move the room for it.
+    Box::pin(worked_out(app, address, database, action)).await
+}
+
+async fn worked_out(app: &App, address: IpAddr, database: &Database, action: &Action) -> Result<Secrets, ApiError> {
     let (collection, body) = (action.collection.as_str(), &action.request.body);
     let mut secrets = records::hash_passwords(&database.reader, collection, &[body]).await?.remove(0);
     if let Some(id) = action.changes() {

@@ -91,7 +91,8 @@ impl Action {
             Some(collection) if !verb.is_open(&collection.rules) => Err(rules::closed(collection)),
             _ => Ok(()),
         });
-        read.await
+        // Boxed: most writes have no password.
+        Box::pin(read).await
     }
 
     /// Refuses what cannot be allowed whatever the records are: where there is no such collection, or no rule for others than

@@ -109,7 +109,7 @@ impl Agent {
                 let (db, path) = (self.db.clone(), self.context.dir.database(&self.db));
                 let copy = blocking::run(move || LocalCopy::open(&db, &path)).await?;
                 // The first batch counts how much history there is.
-                self.took = Duration::MAX;
+                self.was_short = false;
                 self.publish(|state| {
                     if state.state == "bootstrap" {
                         "catch_up".clone_into(&mut state.state);
@@ -134,7 +134,7 @@ impl Agent {
     ) -> Result<Position, AgentError> {
         let mut copy = self.copy.take().expect("a batch is asked for with the copy open");
         let (due, retention, dir) = (self.is_prune_due(), self.context.retention, self.context.dir.clone());
-        let may_be_short = !due && frames.len() <= SHORT_BYTES && self.took <= SHORT;
+        let may_be_short = !due && frames.len() <= SHORT_BYTES && self.was_short;
         let own_thread = self.context.own_thread.as_ref().filter(|_| may_be_short);
         let verified = own_thread.map(|_| verify::entries(copy.position(), &frames));
         let is_short = matches!(&verified, Some(Ok(entries)) if changes_rows_only(entries));
@@ -146,10 +146,10 @@ impl Agent {
             let batch = Batch::apply(&mut copy, verified, frames.len(), last, pulled, started);
             let applied = matches!(batch.applied, Ok(Applied::All));
             let pruned = applied.then(|| copy.prune(retention, due, clock::now_ms(), &dir));
-            (copy, Batch { pruned, ..batch }, started.elapsed())
+            (copy, Batch { pruned, ..batch }, started.elapsed() <= SHORT)
         };
-        let (copy, batch, took) = if is_here { work() } else { blocking::run(work).await };
-        self.took = took;
+        let (copy, batch, was_short) = if is_here { work() } else { blocking::run(work).await };
+        self.was_short = was_short;
         let position = copy.position();
         self.copy = Some(copy);
         if batch.entries > 0 {

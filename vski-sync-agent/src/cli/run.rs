@@ -50,7 +50,7 @@ async fn serve(
     let config = prepare(node_config, sync_config, retention, metrics.clone(), "agent")?;
     let (dir, node_id, master) = (config.dir.clone(), config.node_id.clone(), config.sync_config.master_url.clone());
     let (listener, bound) = listen(addr).await?;
-    let agent = Supervisor::start(config)?;
+    let agent = Supervisor::start_alone(config)?;
     agent.set_admin(reachable(bound))?;
     tracing::info!(id = node_id, %master, dir = %dir.root().display(), address = %bound, "agent listening");
 
@@ -99,18 +99,7 @@ pub(super) fn prepare(
     let (lock, node) = node::claim(&dir, Role::Replica, Holder::this_process(role))?;
     let node_id = dir.node_id(node_config.replica_id.as_deref())?;
     let (retention, file_grace) = (retention.resolve(), retention.file_grace);
-    Ok(AgentConfig {
-        dir,
-        lock,
-        node,
-        node_id,
-        node_config,
-        sync_config,
-        retention,
-        file_grace,
-        metrics,
-        has_runtime: true,
-    })
+    Ok(AgentConfig { dir, lock, node, node_id, node_config, sync_config, retention, file_grace, metrics })
 }
 
 /// Whether a signal came; `false` if the agent ended by itself. One that was asked to let the directory go did not.

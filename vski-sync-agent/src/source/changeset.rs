@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use reqwest::header::{ACCEPT_ENCODING, CONTENT_ENCODING};
 use reqwest::{Method, Response, StatusCode};
+use serde::Serialize;
 use tracing::{Instrument, Span, info_span};
 use vski_replication::clock;
 use vski_replication::names::{self, header, route};
@@ -63,16 +64,23 @@ impl Source {
         wait: Duration,
     ) -> Result<Answer, SourceError> {
         let query = [("wait", wait.as_secs()), ("held", u64::try_from(held.as_millis()).unwrap_or(u64::MAX))];
-        let pull = async { self.changes(self.about(Method::GET, db, position).query(&query), wait).await };
-        pull.instrument(pull_span(db, position)).await
+        self.pull(db, position, &query, wait).await
     }
 
     /// What follows `position`, where this copy is about to be: the master does not take it for where it is.
     pub async fn changeset_ahead(&self, db: &str, position: Position) -> Result<Answer, SourceError> {
-        let pull = async {
-            let request = self.about(Method::GET, db, position).query(&[("ahead", true)]);
-            self.changes(request, Duration::ZERO).await
-        };
+        self.pull(db, position, &[("ahead", true)], Duration::ZERO).await
+    }
+
+    /// Asks in a span of its own, which goes along.
+    async fn pull(
+        &self,
+        db: &str,
+        position: Position,
+        query: &impl Serialize,
+        wait: Duration,
+    ) -> Result<Answer, SourceError> {
+        let pull = async { self.changes(self.about(Method::GET, db, position).query(query), wait).await };
         pull.instrument(pull_span(db, position)).await
     }
 

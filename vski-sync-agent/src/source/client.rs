@@ -302,10 +302,10 @@ fn trace_headers() -> HeaderMap {
             }
         }
     }
-    let mut carrier = Carrier(HeaderMap::new());
     if !telemetry::is_exporting() {
-        return carrier.0;
+        return HeaderMap::new();
     }
+    let mut carrier = Carrier(HeaderMap::new());
     let context = tracing::Span::current().context();
     opentelemetry::global::get_text_map_propagator(|propagator| propagator.inject_context(&context, &mut carrier));
     carrier.0

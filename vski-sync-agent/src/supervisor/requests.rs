@@ -59,7 +59,7 @@ pub async fn sync_once(config: AgentConfig) -> Result<SyncReport, StartError> {
 
 /// Does what is asked once, with an agent of its own.
 pub(crate) async fn ask_once(config: AgentConfig, ask: Ask) -> Result<SyncReport, StartError> {
-    let agent = Supervisor::start(config)?;
+    let agent = Supervisor::start_alone(config)?;
     let mut report = agent.ask(ask).await;
     if report.outcome == Outcome::AtHead {
         // Nobody fetches them once this has ended.

@@ -42,7 +42,7 @@ impl Replica {
         let node_id = "r001".to_owned();
         let retention = Retention { max_age: Duration::from_secs(3600), max_bytes: 1 << 30 };
         let file_grace = Duration::from_secs(3600);
-        Supervisor::start(AgentConfig {
+        Supervisor::start_alone(AgentConfig {
             dir,
             lock,
             node,
@@ -52,7 +52,6 @@ impl Replica {
             retention,
             file_grace,
             metrics,
-            has_runtime: true,
         })
         .unwrap()
     }

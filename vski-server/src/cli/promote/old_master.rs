@@ -154,18 +154,7 @@ impl Promotion {
         let node_id = dir.node_id(node_config.replica_id.as_deref()).map_err(Failure::setup)?;
         let metrics = AgentMetrics::register(&Registry::new()).map_err(Failure::setup)?;
         let (retention, file_grace) = (self.retention.resolve(), self.retention.file_grace);
-        let config = AgentConfig {
-            dir,
-            lock,
-            node,
-            node_id,
-            node_config,
-            sync_config,
-            retention,
-            file_grace,
-            metrics,
-            has_runtime: true,
-        };
+        let config = AgentConfig { dir, lock, node, node_id, node_config, sync_config, retention, file_grace, metrics };
         Ok(supervisor::sync_once(config).await.map_err(Failure::setup)?.outcome)
     }
 
